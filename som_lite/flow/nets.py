@@ -1,0 +1,87 @@
+"""The networks of the book: a plain MLP, a smooth embedding of time, and the average-velocity net made of both."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from som_lite.flow.ode import Times
+from som_lite.flow.paths import Points
+
+
+class MLP(nn.Sequential):
+    """Linear layers of the given sizes with an activation between them (none after the last)."""
+
+    def __init__(self, sizes: Sequence[int], activation: type[nn.Module] = nn.SiLU) -> None:
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), activation()]
+        super().__init__(*layers[:-1])
+
+
+class TimeEmbedding(nn.Module):
+    """``sin`` and ``cos`` of ``pi/2 * 2^k t`` for k = 0 .. octaves - 1.
+
+    Few octaves keep it smooth: MeanFlow regresses on the derivative in t, which high frequencies amplify.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, octaves: int = 1) -> None:
+        super().__init__()
+        self.size = 2 * octaves
+        self.register_buffer(
+            "frequency", math.pi / 2 * 2.0 ** torch.arange(octaves), persistent=False
+        )
+
+    def forward(self, t: Times) -> Float[Tensor, "*batch features"]:
+        angle = t * self.frequency
+        return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+class AverageVelocityNet(nn.Module):
+    """``u(a, r, t)``, or ``u(a, r, t | cond)``: an MLP on the point, the two times ``t`` and ``t - r``, and cond."""
+
+    def __init__(
+        self, dim: int, cond_dim: int = 0, hidden: Sequence[int] = (128, 128, 128), octaves: int = 1
+    ) -> None:
+        super().__init__()
+        self.time = TimeEmbedding(octaves)
+        self.mlp = MLP([dim + 2 * self.time.size + cond_dim, *hidden, dim])
+
+    def forward(
+        self, a: Points, r: Times, t: Times, cond: Float[Tensor, "*batch c"] | None = None
+    ) -> Points:
+        parts = [a, self.time(t), self.time(t - r)] + ([] if cond is None else [cond])
+        return self.mlp(torch.cat(parts, -1))
+
+
+class SkipVelocityNet(AverageVelocityNet):
+    """``u = v_G(a, t) + s / sqrt(V) F(a / sqrt(V), r, t | cond)``, on the linear path.
+
+    ``v_G = (t - (1 - t) s^2) / V a`` is the exact velocity of data ``N(0, s^2)``, and ``V = (1 - t)^2 s^2 + t^2``
+    its variance at t: the MLP F sees inputs of unit size and learns only how the data differ from that normal
+    (the preconditioning of Karras et al., 2206.00364, written for velocities).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        cond_dim: int = 0,
+        hidden: Sequence[int] = (128, 128, 128),
+        octaves: int = 1,
+        spread: float = 0.5,
+    ) -> None:
+        super().__init__(dim, cond_dim, hidden, octaves)
+        self.spread = spread
+
+    def forward(
+        self, a: Points, r: Times, t: Times, cond: Float[Tensor, "*batch c"] | None = None
+    ) -> Points:
+        variance = ((1 - t) * self.spread) ** 2 + t**2
+        scale = variance.rsqrt()
+        gaussian = (t - (1 - t) * self.spread**2) / variance * a
+        return gaussian + self.spread * scale * super().forward(a * scale, r, t, cond)

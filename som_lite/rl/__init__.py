@@ -1,0 +1,1 @@
+"""Reinforcement learning on top of `som_lite.flow`: tasks, replay, critic, agents, training."""

@@ -1,0 +1,117 @@
+"""The command line: som-lite train, som-lite evaluate."""
+
+import argparse
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from som_lite.rl.agents import AGENTS, SOMConfig
+from som_lite.rl.config import TrainConfig
+from som_lite.rl.evaluate import evaluate, record_video
+from som_lite.rl.runs import Run
+from som_lite.rl.train import train
+
+USAGE = """usage: som-lite COMMAND [options]
+
+  train      train an agent:            som-lite train --env HalfCheetah-v5
+  evaluate   look at a trained agent:   som-lite evaluate RUN --video out.mp4
+
+som-lite COMMAND --help lists the options of a command."""
+
+TRAIN = """Train an agent. The same command continues a run that was stopped.
+
+--config.NAME sets an option of the agent; those of --agent are listed below. With --agent som,
+--paper starts from the literal reading of the paper instead of the recommended settings."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Mean and spread of the return of a trained agent, and a video if you want one."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]  # run folder
+    episodes: int = 10  # episodes to average over
+    seed: int = 0  # decides start states and noise; the same seed gives the same numbers
+    video: str = ""  # film one episode to this .mp4 or .gif
+
+
+def train_command(arguments: list[str]) -> None:
+    """Train an agent; the options are the fields of `TrainConfig`."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--agent", choices=AGENTS, default="som")
+    early.add_argument("--paper", action="store_true")
+    try:
+        chosen, arguments = early.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if chosen.paper and chosen.agent != "som":
+        raise ValueError("--paper belongs to --agent som")
+    inner = SOMConfig.paper() if chosen.paper else AGENTS[chosen.agent][0]()
+    default = TrainConfig(agent=chosen.agent, config=inner)
+    config = _parse(
+        tyro.conf.AvoidSubcommands[TrainConfig],
+        prog="som-lite train",
+        description=TRAIN,
+        args=["--agent", chosen.agent, *arguments],
+        default=default,
+    )
+    print(train(config))
+
+
+def evaluate_command(arguments: list[str]) -> None:
+    """Print the mean and the standard deviation of the return, and write the video."""
+    options = _parse(EvaluateConfig, prog="som-lite evaluate", args=arguments)
+    run = Run(options.run)
+    env, agent = run.config().env, run.load_agent()
+    returns = evaluate(agent, env, options.episodes, options.seed)
+    print(f"{env}: return {returns.mean():.1f} ± {returns.std():.1f}, episodes: {len(returns)}")
+    if options.video:
+        total = record_video(agent, env, options.video, options.seed)
+        print(f"{options.video}: one episode, return {total:.1f}")
+
+
+def _parse(kind: Any, **options: Any) -> Any:
+    """tyro.cli, whose boxed messages become the text of a ValueError."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(kind, **options)
+    except SystemExit as end:
+        if end.code == 0:  # --help
+            raise
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()]
+    text = " ".join(line for line in lines[1:] if line)  # the first line is the title of the box
+    raise ValueError(re.split("Argument helptext|For full helptext", text)[0].strip())
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train_command,
+    "evaluate": evaluate_command,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. A mistake of the user ends in one line on stderr and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    try:
+        if arguments[0] not in COMMANDS:
+            raise ValueError(f"unknown command {arguments[0]!r}: use {' or '.join(COMMANDS)}")
+        COMMANDS[arguments[0]](arguments[1:])
+    except (ValueError, OSError) as error:
+        print(f"som-lite: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(f"som-lite: {interrupt or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

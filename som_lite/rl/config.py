@@ -1,0 +1,113 @@
+"""The settings of a training run: checked, written to JSON and read back, turned into a command."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from som_lite.rl.agents import AGENTS, AgentConfig
+from som_lite.rl.agents.common import require
+
+# What may change when a run is continued, because it changes no row that is already written...
+FREE = ("steps", "checkpoint_every")
+# ... and what is the reader's own affair, and not recorded at all.
+UNRECORDED = ("out", "progress")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run. Raises ValueError for a value that cannot work."""
+
+    env: str = "HalfCheetah-v5"  # Gymnasium id of the task
+    agent: str = "som"  # algorithm: som or sac
+    steps: int = 1_000_000  # environment steps in all
+    seed: int = 0  # decides weights, noise, start states and minibatches
+    device: str = "cpu"  # cpu, or cuda for the networks and the replay buffer
+    threads: int = 1  # CPU threads; one per run is best, several runs fill the cores
+    start_steps: int = 5_000  # first steps taken with uniform random actions, without learning
+    utd: float = 1.0  # updates per environment step after that
+    capacity: int = 1_000_000  # transitions the replay buffer holds
+    eval_every: int = 5_000  # steps from one row of the curve to the next
+    eval_episodes: int = 10  # episodes averaged in a row
+    checkpoint_every: int = 50_000  # steps between checkpoints; Ctrl-C always writes one
+    out: str = ""  # run folder; empty means runs/<agent>/<env>/seed<seed>
+    progress: bool = True  # show a progress bar on stderr
+    config: AgentConfig | None = None  # settings of the agent; None: its defaults
+
+    def __post_init__(self) -> None:
+        require(self.agent in AGENTS, "agent", self.agent, f"one of {', '.join(AGENTS)}")
+        for name in ("steps", "threads", "capacity", "eval_every", "eval_episodes"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("seed", "start_steps", "utd"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        below = f"below steps ({self.steps}), or nothing is learnt"
+        require(self.start_steps < self.steps, "start_steps", self.start_steps, below)
+        kind = AGENTS[self.agent][0]
+        if self.config is None:
+            object.__setattr__(self, "config", kind())
+        elif not isinstance(self.config, kind):
+            raise ValueError(
+                f"config must be a {kind.__name__} for agent {self.agent!r}, "
+                f"got a {type(self.config).__name__}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out or f"runs/{self.agent}/{self.env}/seed{self.seed}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON (tuples become lists), without what concerns one machine only."""
+        return {k: v for k, v in _listed(asdict(self)).items() if k not in UNRECORDED}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `to_dict`."""
+        inner = {k: _tupled(v) for k, v in values["config"].items()}
+        return cls(**values | {"config": AGENTS[values["agent"]][0](**inner)})
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """What keeps `other` from continuing a run of this config, as `name: this -> other`."""
+        mine, theirs = dict(_leaves(self.to_dict())), dict(_leaves(other.to_dict()))
+        return [
+            f"{name}: {mine.get(name)} -> {theirs.get(name)}"
+            for name in sorted(mine.keys() | theirs.keys())
+            if name not in FREE and mine.get(name) != theirs.get(name)
+        ]
+
+    def command(self) -> str:
+        """The command that makes this run: the task, the agent, and whatever is not a default."""
+        default = TrainConfig(env=self.env, agent=self.agent)
+        plain = dict(_leaves(default.to_dict()))
+        words = ["som-lite train", f"--env {self.env}", f"--agent {self.agent}"]
+        for name, value in _leaves(self.to_dict()):
+            if name in ("steps", "seed") or value != plain[name]:
+                words.append(_option(name, value))
+        return " ".join(words)
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _option(name: str, value: Any) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        head, _, last = flag.rpartition(".")
+        return f"--{head}{'.' if head else ''}{'' if value else 'no-'}{last}"
+    return f"--{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _listed(v) for k, v in value.items()}
+    return [_listed(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value

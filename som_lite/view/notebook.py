@@ -1,0 +1,42 @@
+"""What a chapter puts into its outputs: figures with alt text, and checks that print a tick.
+
+A notebook's stored outputs are its test data, so each output has two layers: `text/plain` is the
+same on every machine and is compared, `text/html` is what the reader sees and is not.
+"""
+
+import base64
+import html
+import io
+
+from IPython.display import display
+from matplotlib.figure import Figure
+
+
+def show(fig: Figure, description: str) -> None:
+    """Display `fig`; `description` is its alt text and all of it that is compared by the tests."""
+    if not description.strip():
+        raise ValueError("description must say in words what the figure shows, got an empty text")
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", metadata={"Software": None})  # no version: stable bytes
+    png = base64.b64encode(buffer.getvalue()).decode()
+    alt = html.escape(description)
+    picture = f'<img alt="{alt}" src="data:image/png;base64,{png}">'
+    text = f"Figure: {description}"
+    display({"image/png": png, "text/html": picture, "text/plain": text}, raw=True)
+
+
+def check(name: str, value, *, below=None, above=None) -> None:
+    """Assert above < value < below (one bound or both) and display a tick.
+
+    The stored text holds the name and the bounds only, because a trained number differs between
+    machines; the value is in the HTML layer. NaN passes no bound.
+    """
+    if below is None and above is None:
+        raise ValueError("check needs a bound: below=..., above=... or both")
+    value = float(value)
+    claim = name if above is None else f"{above:g} < {name}"
+    claim = claim if below is None else f"{claim} < {below:g}"
+    if not ((above is None or value > above) and (below is None or value < below)):
+        raise AssertionError(f"{name} = {value:.4g}, expected {claim}")
+    shown = f"✓ {html.escape(claim)} &nbsp; (here {value:.3g})"
+    display({"text/html": shown, "text/plain": f"✓ {claim}"}, raw=True)

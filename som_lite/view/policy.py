@@ -1,0 +1,117 @@
+"""The explorer of a one-step policy: where it sends noise, in any state (chapters 00 and 09)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from som_lite.view import plots
+from som_lite.view.controls import Slider
+from som_lite.view.explorer import Explorer
+from som_lite.view.style import COLOURS, figure, plane
+
+
+def policy_explorer(
+    generate: Callable[[Tensor, Tensor], Tensor],
+    noise: Float[Tensor, "n d"],
+    observation: Float[Tensor, "o"],
+    *,
+    coordinate: int = 0,
+    span: tuple[float, float] = (-1.0, 1.0),
+    label: str = "observation",
+    dims: tuple[int, int] = (0, 1),
+    limit=2.5,
+) -> Explorer:
+    """Noise points on the left; on the right, the way a policy sends them and the actions it makes.
+
+    generate     (noise (n, d), observations (n, o)) -> actions (n, d) in [-1, 1]
+    observation  the state to look at; the slider `label` runs its `coordinate` over `span`
+    dims         the two components to show; a single component is spread out over the other axis
+    """
+    low, high = span
+    start = observation[coordinate].item()
+    if not low <= start <= high:
+        raise ValueError(f"span must contain observation[{coordinate}] = {start:.3g}, got {span}")
+    seen = Slider(low, high, (high - low) / 20, start, "what the policy sees")
+    source = _two_of(noise, dims)
+    actions = {}
+    for value in seen.positions:
+        state = observation.clone()
+        state[coordinate] = value
+        with torch.no_grad():
+            actions[value] = _two_of(generate(noise, state.expand(len(noise), -1)), dims)
+
+    fig, (left, right) = figure(8.4, 4.6, ncols=2)
+    _axes_of(plane(left, limit), "\\varepsilon", noise, dims)
+    left.set_title("noise")
+    place_source, _ = _points(left, "noise", source)
+    place_source(source)
+    _axes_of(plane(right, limit), "a", noise, dims)
+    box = Rectangle((-1, -1), 2, 2, fill=False, linestyle="--", edgecolor=COLOURS["reference"])
+    right.add_patch(box)
+    place_points, moving = _points(right, "one-step", source)
+
+    def place(**values):
+        ends = actions[values[label]]
+        place_points(source + values["progress"] * (ends - source))
+        right.title.set_text(
+            f"progress {values['progress']:.1f} at {label} = {seen.label(values[label])}"
+        )
+
+    return Explorer(
+        fig,
+        moving=[*moving, right.title],
+        place=place,
+        controls={"progress": Slider(0.0, 1.0, 0.1, 1.0, "from noise to action"), label: seen},
+        name="From noise to action",
+        description="Left: noise points, six of them numbered. Right: the same points on the way "
+        "to the actions that a one-step policy makes of them; at progress 1 all are in the dashed "
+        f"box of allowed actions. Moving {label} changes what the policy sees, and the actions.",
+    )
+
+
+def _axes_of(ax: Axes, letter: str, x: Tensor, dims: tuple[int, int]) -> None:
+    shown = dims if x.shape[1] > 1 else (0,)
+    for name, k in zip((ax.set_xlabel, ax.set_ylabel), shown, strict=False):
+        name(f"${letter}_{{{k + 1}}}$")
+
+
+def _points(ax: Axes, kind: str, source: np.ndarray):
+    """The points of a panel, six of them numbered, with their way from the source."""
+    numbered = _far_apart(source, 6)
+    trails = plots.trajectories(ax, source[None], "noise", linewidth=0.6, alpha=0.35)
+    points = plots.particles(ax, source, kind)
+    discs = plots.particles(ax, source[numbered], kind, size=13, alpha=1.0)
+    discs.set(marker="o", markeredgecolor="black", markeredgewidth=0.8, zorder=4)
+    look = {"ha": "center", "va": "center_baseline", "color": "white", "weight": "bold", "size": 9}
+    numbers = [ax.text(0, 0, str(k), zorder=5, **look) for k in range(1, len(numbered) + 1)]
+
+    def place(now: np.ndarray) -> None:
+        trails.set_segments(np.stack([source, now], axis=1))
+        points.set_data(*now.T)
+        discs.set_data(*now[numbered].T)
+        for number, position in zip(numbers, now[numbered], strict=True):
+            number.set_position(position)
+
+    return place, [trails, points, discs, *numbers]
+
+
+def _two_of(x: Float[Tensor, "n d"], dims: tuple[int, int]) -> np.ndarray:
+    """Two components of every row (n, 2); beside a single one the other axis tells rows apart."""
+    if x.shape[1] == 1:
+        return np.stack([plots.as_array(x)[:, 0], np.linspace(-0.9, 0.9, len(x))], axis=1)
+    return plots.as_array(x)[:, dims]
+
+
+def _far_apart(points: np.ndarray, count: int) -> list[int]:
+    """Rows of points in the middle of the plane, each as far as can be from those before it."""
+    inside = np.flatnonzero(np.linalg.norm(points, axis=1) < 1.8)
+    chosen = inside[:1].tolist()
+    while len(chosen) < min(count, len(inside)):
+        gaps = np.linalg.norm(points[inside, None] - points[chosen], axis=-1).min(axis=1)
+        chosen.append(int(inside[gaps.argmax()]))
+    return chosen

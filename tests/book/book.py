@@ -1,0 +1,38 @@
+"""What the guards of the book share: its chapters, their cells, their sections."""
+
+import re
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def markdown(notebook):
+    """All prose as one string, code blocks left out."""
+    prose = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    return re.sub(r"```.*?```", "", prose, flags=re.DOTALL)
+
+
+def section(notebook, heading):
+    """The cells from the one that starts with `## heading` to the next H2."""
+    inside, found = False, []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            inside = cell.source.splitlines()[0] == f"## {heading}"
+        if inside:
+            found.append(cell)
+    return found

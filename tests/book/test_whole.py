@@ -1,0 +1,30 @@
+"""The book as a whole: each text has its notebook, and the pages outside the chapters hold."""
+
+import re
+
+import pytest
+
+from tests.book.book import CHAPTERS, ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def test_texts_and_notebooks_pair():
+    texts = {path.stem for path in (ROOT / "chapters" / "text").glob("*.py")}
+    assert texts == {path.stem for path in CHAPTERS}, "run `make book`"
+    assert not (ROOT / "chapters" / "text" / "text").exists(), "a stray pair of a pair"
+
+
+def test_readme_links_every_chapter():
+    readme = PAGES[0].read_text()
+    for chapter in CHAPTERS:
+        assert f"(chapters/{chapter.name})" in readme, f"README does not link {chapter.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for picture, words, target in re.findall(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", text):
+        assert words.strip(), f"no {'alt text' if picture else 'words'}: {target}"
+        if not re.match(r"[a-z]+:|#", target):
+            assert (ROOT / target.split("#")[0]).exists(), f"no such file: {target}"

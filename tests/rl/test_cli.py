@@ -1,0 +1,100 @@
+import pytest
+
+from som_lite.rl import cli
+from som_lite.rl.agents import SOMConfig
+from som_lite.rl.runs import Run
+
+
+@pytest.fixture
+def run(capsys):
+    """run("train", "--env", ...) -> (exit code, stdout, stderr)"""
+
+    def call(*arguments):
+        code = 0
+        try:
+            cli.main(list(arguments))
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The configs that would have been trained."""
+    configs = []
+    monkeypatch.setattr(cli, "train", lambda config: configs.append(config) or config.folder)
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("paint", "unknown command 'paint': use train or evaluate"),
+        ("train --env HalfCheeta-v5", "did you mean HalfCheetah-v5"),
+        ("train --env CartPole-v1", "not a continuous Box"),
+        ("train --steps -5", "steps must be at least 1, got -5"),
+        ("train --steps many", "--steps"),
+        ("train --stepz 5", "Perhaps you meant: --steps"),
+        ("train --agent ppo", "invalid choice: 'ppo'"),
+        ("train --agent sac --paper", "--paper belongs to --agent som"),
+        ("train --agent sac --config.K 3", "Unrecognized options: --config.K"),
+        ("train --config.gamma 2", "gamma must be in [0, 1], got 2.0"),
+        ("evaluate", "RUN"),
+        ("evaluate nowhere", "not a run folder (no config.json in it): nowhere"),
+        ("evaluate --episodes", "--episodes"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments.split())
+    assert code == 2 and out == "" and err.startswith("som-lite: ") and message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["", "train", "train --agent sac", "evaluate"])
+def test_help(run, command):
+    code, out, err = run(*command.split(), "--help")
+    assert code == 0 and err == "" and "usage: som-lite" in out
+
+
+def test_options_reach_the_config(run, asked):
+    run(*"train --env Hopper-v5 --agent sac --config.gamma 0.98 --config.hidden 8 9".split())
+    run(*"train --agent som --paper --config.K 7 --seed 3".split())
+    run("train", "--agent=sac", "--no-progress")
+    first, second, third = asked
+    assert first.config.gamma == 0.98 and first.config.hidden == (8, 9)
+    assert str(first.folder) == "runs/sac/Hopper-v5/seed0"
+    assert second.config == SOMConfig(**vars(SOMConfig.paper()) | {"K": 7}) and second.seed == 3
+    assert third.agent == "sac" and not third.progress
+
+
+def test_the_recorded_command_makes_the_same_config(run, asked):
+    for start in ("train --agent som --paper --steps 7000", "train --agent sac --utd 0.5"):
+        run(*start.split())
+        run(*asked[-1].command().split()[1:])
+        assert asked[-1] == asked[-2]
+
+
+def test_train_and_evaluate(run, tmp_path):
+    folder = str(tmp_path / "run")
+    options = "--agent sac --env Pendulum-v1 --steps 60 --start-steps 30 --eval-every 30"
+    small = "--eval-episodes 1 --config.hidden 8 --config.batch 8"
+    code, out, err = run("train", *options.split(), *small.split(), "--out", folder)
+    assert code == 0 and out.strip() == folder and "60/60" in err
+    assert Run(folder).curve()["step"].tolist() == [30, 60]
+    results = [run("evaluate", folder, "--episodes", "2", "--seed", "4") for _ in range(2)]
+    assert results[0] == results[1]
+    code, out, err = results[0]
+    assert code == 0 and err == "" and out.startswith("Pendulum-v1: return -")
+    assert "±" in out and "episodes: 2" in out
+
+
+def test_ctrl_c_is_one_line_too(run, monkeypatch):
+    def stop(config):
+        raise KeyboardInterrupt("stopped at step 9; the same command continues")
+
+    monkeypatch.setattr(cli, "train", stop)
+    assert run("train") == (130, "", "som-lite: stopped at step 9; the same command continues\n")

@@ -1,0 +1,75 @@
+"""pyproject.toml, constraints.txt, environment.yml and the running environment agree."""
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DIRECT = [
+    Requirement(line)
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in group
+]
+
+
+def read_pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+
+
+PINS = {canonicalize_name(name): pin for name, _, pin in (p.partition("==") for p in read_pins())}
+
+
+def test_constraints_are_plain_pins():
+    # A path, an address, an extra or a local version (+cpu) would bind the set to one machine.
+    for line in read_pins():
+        requirement = Requirement(line)
+        pin = PINS[canonicalize_name(requirement.name)]
+        assert line == f"{requirement.name}=={pin}", f"not a plain pin: {line}"
+        assert Version(pin).local is None, f"a local version: {line}"
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=str)
+def test_direct_dependency_is_pinned_within_its_range(requirement):
+    pin = PINS.get(canonicalize_name(requirement.name))
+    assert pin, f"{requirement.name} is missing in constraints.txt"
+    assert pin in requirement.specifier, f"constraints.txt pins {pin}, pyproject says {requirement}"
+
+
+def test_conda_installs_by_the_same_pins():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert [d for d in dependencies if isinstance(d, str)] == [
+        f"python{PROJECT['requires-python']}",
+        "pip",
+    ]
+    extras = ",".join(PROJECT["optional-dependencies"])
+    assert dependencies[-1] == {"pip": ["-c constraints.txt", f"-e .[{extras}]"]}
+
+
+def test_make_installs_by_the_same_pins():
+    extras = ",".join(PROJECT["optional-dependencies"])
+    assert f'-c constraints.txt -e ".[{extras}]"' in (ROOT / "Makefile").read_text()
+
+
+def test_installed_versions_are_the_tested_ones():
+    found = {}
+    for name in PINS:
+        try:
+            found[name] = Version(version(name)).public  # 2.13.0+cpu is 2.13.0
+        except PackageNotFoundError:
+            continue  # a package of another system; the direct ones are tested below
+    other = [
+        f"{name} {found[name]} (tested: {PINS[name]})"
+        for name in found
+        if found[name] != PINS[name]
+    ]
+    assert not other, f"`make setup` installs the tested versions; here are {', '.join(other)}"
+    missing = {canonicalize_name(r.name) for r in DIRECT} - found.keys()
+    assert not missing, f"not installed: {', '.join(sorted(missing))}; run `make setup`"
