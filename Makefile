@@ -28,7 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "This book needs Python >= 3.11: '$(PYTHON)' is missing or older; try: make setup PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev]"
+	@echo "Installing the tested packages into $(VENV); this takes some minutes ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev]"
 	@touch $@
 
 read: setup  ## open the first chapter in JupyterLab (ARGS="--no-browser --port=8899")

@@ -19,6 +19,16 @@ c.LabApp.extension_manager = "readonly"
 # Saving a notebook changes that notebook only: its text pair is the authors' business.
 c.ServerApp.jpserver_extensions = {"jupyterlab_jupytext": False}
 
+
+def without_questions(handler, page_config):
+    """Leave out the two parts of JupyterLab that would ask for news or offer to pair a notebook."""
+    unwanted = ["@jupyterlab/apputils-extension:announcements", "jupyterlab-jupytext"]
+    page_config["disabledExtensions"] = [*page_config["disabledExtensions"], *unwanted]
+    return page_config
+
+
+c.ServerApp.tornado_settings = {"page_config_hook": without_questions}
+
 # A slider's messages are small. The system holds small messages back to gather them (Nagle's
 # algorithm), which costs a slider some 25 ms of 60; Jupyter leaves that on, so it is turned off
 # here.

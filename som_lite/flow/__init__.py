@@ -1,1 +1,5 @@
-"""The mathematics of flows: paths, densities, scores, ODE solvers, MeanFlow. Knows no reinforcement learning."""
+"""The mathematics of flows: paths, densities, scores, solvers, MeanFlow, a one-step sampler."""
+
+from som_lite.flow.sampler import OneStepSampler, fit_one_step_sampler
+
+__all__ = ["OneStepSampler", "fit_one_step_sampler"]

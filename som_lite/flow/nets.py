@@ -62,9 +62,9 @@ class AverageVelocityNet(nn.Module):
 class SkipVelocityNet(AverageVelocityNet):
     """``u = v_G(a, t) + s / sqrt(V) F(a / sqrt(V), r, t | cond)``, on the linear path.
 
-    ``v_G = (t - (1 - t) s^2) / V a`` is the exact velocity of data ``N(0, s^2)``, and ``V = (1 - t)^2 s^2 + t^2``
-    its variance at t: the MLP F sees inputs of unit size and learns only how the data differ from that normal
-    (the preconditioning of Karras et al., 2206.00364, written for velocities).
+    ``v_G = (t - (1 - t) s^2) / V a`` is the exact velocity of data ``N(0, s^2)``, with variance
+    ``V = (1 - t)^2 s^2 + t^2`` at t. The MLP F sees inputs of unit size and learns only how the
+    data differ from that normal (the preconditioning of Karras et al., 2206.00364, for velocities).
     """
 
     def __init__(

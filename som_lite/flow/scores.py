@@ -108,12 +108,13 @@ def shared_posterior_mean_estimate(
     own: Float[Tensor, "B C d"],
     width: float = 0.15,
 ) -> Estimate:
-    """The posterior mean from K box proposals beside C blurred samples ``own`` of the current model.
+    """The posterior mean from K box proposals and C blurred samples ``own`` of the current model.
 
-    Where the noise says little (t near 1), box proposals rarely meet a narrow mode; the model's own samples,
-    each blurred by a normal of standard deviation ``width`` cut to the box, do. All K + C points are weighted
-    by target over mixture density, the balance heuristic of multiple importance sampling (Veach and Guibas
-    1995), so the limit stays exact whatever the model proposes. Samples outside the box are moved onto it.
+    Where a says little (t near 1), box proposals rarely meet a narrow mode; the model's own samples,
+    each blurred by a normal of standard deviation ``width`` cut to the box, do. All K + C points are
+    weighted by target over mixture density, the balance heuristic of multiple importance sampling
+    (Veach and Guibas 1995), so the limit is exact whatever the model proposes. Own samples outside
+    the box are first moved onto it.
     """
     with torch.no_grad():
         own = own.clamp(-1, 1)
@@ -189,7 +190,7 @@ def _log_kernel_density(z: Tensor, centres: Tensor, width: float) -> Tensor:
 
 
 def _log_box_integral(a: Tensor, t: Tensor, path: Path) -> Tensor:
-    """``log int_box exp(-|a - mu z|^2 / 2 sigma^2) dz``, (B, 1): what normalises the box proposals."""
+    """``log int_box exp(-|a - mu z|^2 / 2 sigma^2) dz``, (B, 1): normalises the box proposals."""
     mu, sigma = path.mu(t).clamp(min=1e-3), path.sigma(t)
     mass = log_normal_mass((-mu - a) / sigma, (mu - a) / sigma)
     return (mass + (math.sqrt(2 * math.pi) * sigma / mu).log()).sum(-1, keepdim=True)

@@ -63,9 +63,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_dict`."""
-        inner = {k: _tupled(v) for k, v in values["config"].items()}
-        return cls(**values | {"config": AGENTS[values["agent"]][0](**inner)})
+        """The inverse of `to_dict`. Raises ValueError for settings this version does not have."""
+        try:
+            inner = {k: _tupled(v) for k, v in values["config"].items()}
+            return cls(**values | {"config": AGENTS[values["agent"]][0](**inner)})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"settings of another version of som_lite: {error}") from error
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What keeps `other` from continuing a run of this config, as `name: this -> other`."""

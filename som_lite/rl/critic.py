@@ -1,5 +1,7 @@
 """The critic: twin Q-networks, temporal-difference targets, best of N, slow targets."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -41,7 +43,8 @@ def _value(
     A state that meets K actions is then neither copied nor multiplied K times, which halves the
     cost where observations are long (Humanoid).
     """
-    first, *rest = q
+    layers: list[Any] = list(q)
+    first, rest = layers[0], layers[1:]
     w_obs, w_act = first.weight.split([obs.shape[-1], a.shape[-1]], dim=1)
     x = F.linear(obs, w_obs, first.bias) + F.linear(a, w_act)
     for layer in rest:
@@ -70,4 +73,6 @@ def td_target(
 @torch.no_grad()
 def polyak_(target: nn.Module, online: nn.Module, tau: float) -> None:
     """target <- (1 - tau) target + tau online, in place, in one fused call."""
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+        tuple(target.parameters()), tuple(online.parameters()), tau
+    )

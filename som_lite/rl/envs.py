@@ -3,11 +3,14 @@
 import difflib
 import logging
 import warnings
+from typing import Any
 
 import gymnasium as gym
 import mujoco
 import numpy as np
 from gymnasium import spaces, wrappers
+
+from som_lite.rl import multigoal
 
 TASKS = (
     "InvertedPendulum",
@@ -21,7 +24,8 @@ TASKS = (
 )  # MuJoCo task families, each as -v4 and -v5; returns of the two versions are not comparable
 
 # MuJoCo would print its warnings and write MUJOCO_LOG.TXT into the working folder.
-mujoco.set_mju_user_warning(logging.getLogger("som_lite.mujoco").warning)
+_log = logging.getLogger("som_lite.mujoco").warning
+mujoco.set_mju_user_warning(_log)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
@@ -49,6 +53,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
 
 
 def _make(env_id: str, render_mode: str | None) -> gym.Env:
+    multigoal.register()
     if env_id not in gym.registry:
         near = difflib.get_close_matches(env_id, gym.registry, n=3, cutoff=0.6)
         hint = f"did you mean {', '.join(near)}?" if near else f"try {TASKS[4]}-v5 or Pendulum-v1"
@@ -57,7 +62,7 @@ def _make(env_id: str, render_mode: str | None) -> gym.Env:
         # The v4 tasks are asked for on purpose: most published curves use them.
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
         try:
-            options = {} if render_mode is None else {"render_mode": render_mode}
+            options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
             return gym.make(env_id, disable_env_checker=True, **options)
         except (gym.error.Error, ImportError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]

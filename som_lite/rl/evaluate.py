@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import gymnasium as gym
-import imageio
+import imageio.v2 as imageio
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def record_video(agent: Policy, env_id: str, path: str | Path, seed: int = 0) ->
     fps = env.metadata["render_fps"]
     with own_noise(agent, seed), imageio.get_writer(path, fps=fps) as video:
         while not done:
-            video.append_data(env.render())
+            video.append_data(env.render())  # pyright: ignore[reportAttributeAccessIssue]
             obs, reward, terminated, truncated, _ = env.step(act(agent, obs[None])[0])
             total, done = total + float(reward), terminated or truncated
     env.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.spaces import flatdim
 from tqdm import tqdm
 
 from som_lite.rl.agents import AGENTS
@@ -63,7 +64,7 @@ class Training:
     def __init__(self, config: TrainConfig, run: Run):
         self.config, self.run = config, run
         self.env = make_env(config.env)
-        self.sizes = self.env.observation_space.shape[0], self.env.action_space.shape[0]
+        self.sizes = flatdim(self.env.observation_space), flatdim(self.env.action_space)
         make_agent = AGENTS[config.agent][1]
         seed = derive(config.seed, 0)
         self.agent = make_agent(*self.sizes, config.config, seed=seed, device=config.device)

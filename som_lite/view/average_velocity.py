@@ -20,7 +20,7 @@ from som_lite.view.style import figure, plane
 Velocity = Callable[[Tensor, Tensor], Tensor]
 AverageVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 Points = Float[Tensor, "n 2"]
-FINE = 32  # Runge-Kutta steps that count as exact in a picture
+FINE = 16  # Runge-Kutta steps that count as exact in a picture
 
 
 def average_velocity_explorer(
@@ -40,7 +40,11 @@ def average_velocity_explorer(
     """
     if noise is None:
         noise = torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
-    average = average or (lambda a, r, t: average_velocity(velocity, a, r, t, FINE))
+
+    def v(a, t):  # at t = 0 a density with hard edges has no velocity
+        return velocity(a, t.clamp(min=1e-3))
+
+    u = average or (lambda a, r, t: average_velocity(v, a, r, t, FINE))
     fig, (left, right) = figure(8.4, 4.9, ncols=2)
     for ax in (left, right):
         plane(ax, limit)
@@ -49,8 +53,8 @@ def average_velocity_explorer(
     t = Slider(0.0, 1.0, 0.05, 1.0, "its end, and the time of the point x")
     starts = limit * torch.tensor([[0.55, -0.6], [-0.7, 0.35], [0.3, 0.75], [-0.25, -0.7]])
     with torch.no_grad():
-        interval, place_interval = _interval_panel(left, velocity, average, r.positions, starts)
-        steps, place_steps = _steps_panel(right, velocity, average, noise)
+        interval, place_interval = _interval_panel(left, v, u, r.positions, starts)
+        steps, place_steps = _steps_panel(right, v, u, noise)
 
     def place(r, t, x, n):
         place_interval(r, t, x - 1)
@@ -76,43 +80,48 @@ def average_velocity_explorer(
     )
 
 
-def _interval_panel(ax: Axes, velocity, average, times: list[float], starts: Points):
-    """Left panel: arrows of v and u, and the jump from a start to the end of its path."""
+def _tabulate(velocity, average, times: list[float], where: Tensor, starts: Tensor):
+    """For all r <= t: row[r, t] of -u at `where`, of the paths from the starts and of their jumps.
+
+    Also -v[t] at `where`: minus, since arrows point the way a sampler moves, from noise to data.
+    """
     pairs = [(r, t) for t in times for r in times if r <= t]
-    row = {pair: k for k, pair in enumerate(pairs)}
 
     def at_every_pair(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r, t = torch.tensor(pairs).repeat_interleave(len(points), dim=0).T[..., None]
         return points.repeat(len(pairs), 1), r, t
 
-    cells = 10
-    where = plots.grid(ax, cells).reshape(-1, 2)
-    # minus: arrows point the way a sampler moves, from noise to data
     v = {t: -velocity(where, torch.full((len(where), 1), t)).numpy() for t in times}
     u = -average(*at_every_pair(where)).reshape(len(pairs), -1, 2).numpy()
     a, r, t = at_every_pair(starts)
+    jumps = (-(t - r) * average(a, r, t)).reshape(len(pairs), -1, 2).numpy()
     paths = solve(velocity, a, t, r, FINE, rk4_step, trajectory=True)
     paths = paths.reshape(FINE + 1, len(pairs), -1, 2).numpy()
-    jumps = (-(t - r) * average(a, r, t)).reshape(len(pairs), -1, 2).numpy()
+    return {pair: k for k, pair in enumerate(pairs)}, v, u, paths, jumps
 
-    starts = starts.numpy()
 
-    scale = 0.2
+def _interval_panel(ax: Axes, velocity, average, times: list[float], starts: Points):
+    """Left panel: arrows of v and u, and the jump from a start to the end of its path."""
+    cells, scale = 10, 0.2
+    where = plots.grid(ax, cells).reshape(-1, 2)
+    row, v, u, paths, jumps = _tabulate(velocity, average, times, where, starts)
+    tails = starts.numpy()
+
     broad = plots.field(ax, v[1.0], cells, "velocity", scale=scale, width=0.010)
     slim = plots.field(ax, u[0], cells, "average", scale=scale, width=0.005)
     path = plots.trajectories(ax, paths[:, :1, 0], "reference", linewidth=1.5, alpha=1.0)
-    jump = plots.arrow(ax, starts[0], jumps[0, 0], "average")
-    start = plots.particles(ax, starts[:1], "noise", size=9, alpha=1.0)
-    end = plots.particles(ax, starts[:1], "reference", size=9, alpha=1.0)
+    jump = plots.arrow(ax, tails[0], jumps[0, 0], "average")
+    start = plots.particles(ax, tails[:1], "noise", size=9, alpha=1.0)
+    end = plots.particles(ax, tails[:1], "reference", size=9, alpha=1.0)
 
     def place(r: float, t: float, point: int) -> None:
         k = row[r, t]
         broad.set_UVC(*v[t].T)
         slim.set_UVC(*u[k].T)
         path.set_segments([paths[:, k, point]])
-        jump.set_offsets(starts[point])
+        jump.set_offsets(tails[point])
         jump.set_UVC(*jumps[k, point])
-        start.set_data(*starts[point, :, None])
+        start.set_data(*tails[point, :, None])
         end.set_data(*paths[-1, k, point, :, None])
         ax.title.set_text(f"from t = {t:.2f} to r = {r:.2f}")
 

@@ -33,7 +33,7 @@ class Slider:
     def span(self) -> str:
         return f"from {self.low:g} to {self.high:g} in steps of {self.step:g}"
 
-    def nearest(self, value: Number) -> Number:
+    def nearest(self, value) -> Number:
         if not self.low - 1e-9 <= value <= self.high + 1e-9:
             raise ValueError(f"must lie in [{self.low:g}, {self.high:g}], got {value}")
         return min(self.positions, key=lambda position: abs(position - value))

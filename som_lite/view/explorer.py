@@ -12,6 +12,7 @@ import ipywidgets as widgets
 import numpy as np
 import traitlets
 from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -55,9 +56,11 @@ class Explorer:
         self.sliders = {key: control.widget(key) for key, control in self.controls.items()}
         self._start = self.values
         self._silent = False
+        self._canvas = FigureCanvasAgg(fig)
         self._draw_still()
         first = quick_png(self._pixels(self._start))
         self.image = widgets.Image(format="png", value=first)
+        self.image.layout.width = f"{fig.bbox.width:.0f}px"
         self.image.layout.max_width = "100%"
         self.message = widgets.HTML(layout={"display": "none"})
         self.box = self._arrange(play)
@@ -94,7 +97,7 @@ class Explorer:
             self.image.value = quick_png(self._pixels(self.values))
         except Exception as error:
             text = html.escape(f"{type(error).__name__}: {error}")
-            self.message.value = f'<p role="alert"><b>This picture failed.</b> {text}</p>'
+            self.message.value = f'<span role="alert"><b>This picture failed.</b> {text}</span>'
             self.message.layout.display = ""
             raise
         finally:
@@ -113,33 +116,26 @@ class Explorer:
         self.place(**self._start)  # texts have their size before the layout is fixed
         freeze(self.fig)
         for artist in self.moving:
-            artist.set_animated(True)  # left out of the next line
-        self.fig.canvas.draw()
-        self._still = self.fig.canvas.copy_from_bbox(self.fig.bbox)
+            pass  # left out of the next line
+        self._canvas.draw()
+        self._still = self._canvas.copy_from_bbox(self.fig.bbox)
 
     def _pixels(self, values: dict) -> np.ndarray:
         self.place(**values)
-        canvas = self.fig.canvas
-        canvas.restore_region(self._still)
+        self._canvas.restore_region(self._still)
         for artist in self.moving:
-            artist.draw(canvas.get_renderer())
-        return np.asarray(canvas.buffer_rgba())  # a view: the next picture overwrites it
+            artist.draw(self._canvas.get_renderer())
+        return np.asarray(self._canvas.buffer_rgba())  # a view: the next picture overwrites it
 
     def _arrange(self, play: bool) -> widgets.VBox:
-        rows = list(self.sliders.values())
+        rows = []
+        for key, control in self.controls.items():
+            # Sliders have no accessible name in the browser, so the words stand beside them.
+            words = f"{key}: {control.meaning}{', ' if control.meaning else ''}{control.span}"
+            rows.append(widgets.HBox([self.sliders[key], widgets.HTML(html.escape(words))]))
         if play:
-            rows[0] = widgets.HBox([self._play_button(), rows[0]])
-        words = widgets.HTML(f"<small>{html.escape(self.name)}. {self._spans()}</small>")
-        box = widgets.VBox([self.image, *rows, self.message, words])
-        return box.add_class("som-explorer")
-
-    def _spans(self) -> str:
-        parts = (
-            f"<b>{html.escape(key)}</b> {html.escape(control.span)}"
-            + (f": {html.escape(control.meaning)}" if control.meaning else "")
-            for key, control in self.controls.items()
-        )
-        return "; ".join(parts) + "."
+            rows[0].children = (self._play_button(), *rows[0].children)
+        return widgets.VBox([self.image, *rows, self.message]).add_class("som-explorer")
 
     def _play_button(self) -> widgets.Play:
         key, control = next(iter(self.controls.items()))
@@ -177,7 +173,7 @@ class Explorer:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         page, still = self._without_kernel
         return {
-            **self.box._repr_mimebundle_(),
+            **(self.box._repr_mimebundle_() or {}),
             "text/html": page,
             "image/png": still,
             "text/plain": f"Explorer: {self.description}",
@@ -185,8 +181,6 @@ class Explorer:
 
 
 def _check_arguments(fig, moving, controls, name, description, ordered) -> None:
-    if not hasattr(fig.canvas, "copy_from_bbox"):
-        raise ValueError("fig must have an Agg canvas: make it with som_lite.view.style.figure")
     if not moving or any(artist.get_figure(root=True) is not fig for artist in moving):
         raise ValueError("moving must hold artists of fig, one or more")
     if not controls:

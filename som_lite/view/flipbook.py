@@ -61,7 +61,8 @@ def flip_book(
 
 def _png(indices: np.ndarray, palette: Image.Image) -> str:
     picture = Image.fromarray(indices.astype(np.uint8))
-    picture.putpalette([*palette.getpalette()[: 3 * COLOURS], 255, 255, 255])
+    colours = (palette.getpalette() or [])[: 3 * COLOURS]
+    picture.putpalette(colours + [255] * (3 * COLOURS + 3 - len(colours)))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True, transparency=COLOURS)
     return base64.b64encode(buffer.getvalue()).decode()

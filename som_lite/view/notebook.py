@@ -10,19 +10,27 @@ import io
 
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 
 def show(fig: Figure, description: str) -> None:
     """Display `fig`; `description` is its alt text and all of it that is compared by the tests."""
     if not description.strip():
         raise ValueError("description must say in words what the figure shows, got an empty text")
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", metadata={"Software": None})  # no version: stable bytes
-    png = base64.b64encode(buffer.getvalue()).decode()
+    png = base64.b64encode(_small_png(fig)).decode()
     alt = html.escape(description)
     picture = f'<img alt="{alt}" src="data:image/png;base64,{png}">'
     text = f"Figure: {description}"
     display({"image/png": png, "text/html": picture, "text/plain": text}, raw=True)
+
+
+def _small_png(fig: Figure) -> bytes:
+    """The figure in 256 colours: a third of the bytes, no difference to the eye."""
+    full, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format="png")
+    picture = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def check(name: str, value, *, below=None, above=None) -> None:

@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.quiver import Quiver
+from matplotlib.ticker import EngFormatter
 from torch import Tensor
 
 from som_lite.view.style import BACKDROP, COLOURS, LINES, MARKERS, of_kind
@@ -69,7 +70,7 @@ def backdrop(ax: Axes, log_prob: Callable, levels: int = 6, points: int = 120) -
 
 
 def field(
-    ax: Axes, velocity, points: int = 15, kind: str = "flow", scale=None, width=0.004
+    ax: Axes, velocity, points: int = 15, kind: str = "flow", scale=None, width=0.006
 ) -> Quiver:
     """Draw velocities as arrows on a grid; returns the quiver (`set_UVC` moves it).
 
@@ -148,6 +149,8 @@ def curve(
     """
     x, mean = as_array(x), as_array(mean)
     colour = of_kind(COLOURS, kind)
+    if x.max() >= 10_000:
+        ax.xaxis.set_major_formatter(EngFormatter())  # 200 k, so that the numbers stay apart
     (line,) = ax.plot(x, mean, color=colour, linestyle=of_kind(LINES, kind), linewidth=1.8)
     if spread is not None:
         spread = as_array(spread)
@@ -168,8 +171,14 @@ def key(ax: Axes, entries: Mapping[str, tuple[str, str]], ncols: int = 2) -> Leg
     """Explain colours below the axes: text -> (kind, look), look: points, line, path or arrow."""
     handles = []
     for text, (kind, look) in entries.items():
-        marker = {"line": "", "arrow": ">"}.get(look, of_kind(MARKERS, kind))
-        line = {"points": "none", "arrow": "-"}.get(look, of_kind(LINES, kind))
+        marker, line = of_kind(MARKERS, kind), of_kind(LINES, kind)
+        looks = {
+            "points": (marker, "none"),
+            "line": ("", line),
+            "path": (marker, line),
+            "arrow": (">", "-"),
+        }
+        marker, line = of_kind(looks, look, name="look")
         colour = COLOURS[kind]
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle=line, label=text))
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "borderpad": 0.0}

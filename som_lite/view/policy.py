@@ -1,6 +1,7 @@
 """The explorer of a one-step policy: where it sends noise, in any state (chapters 00 and 09)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,30 +21,32 @@ def policy_explorer(
     noise: Float[Tensor, "n d"],
     observation: Float[Tensor, "o"],
     *,
-    coordinate: int = 0,
+    coordinate: int | tuple[int, ...] = 0,
     span: tuple[float, float] = (-1.0, 1.0),
-    label: str = "observation",
+    label: str | tuple[str, ...] = "observation",
     dims: tuple[int, int] = (0, 1),
     limit=2.5,
+    marks: Callable[[Tensor], Tensor] | None = None,
 ) -> Explorer:
     """Noise points on the left; on the right, the way a policy sends them and the actions it makes.
 
     generate     (noise (n, d), observations (n, o)) -> actions (n, d) in [-1, 1]
-    observation  the state to look at; the slider `label` runs its `coordinate` over `span`
+    observation  the state to look at; the slider `label` runs its `coordinate` over `span`, and a
+                 tuple of labels and coordinates makes as many sliders
     dims         the two components to show; a single component is spread out over the other axis
+    marks        observation (o,) -> actions (m, d) to mark with crosses, such as the best ones
     """
-    low, high = span
-    start = observation[coordinate].item()
-    if not low <= start <= high:
-        raise ValueError(f"span must contain observation[{coordinate}] = {start:.3g}, got {span}")
-    seen = Slider(low, high, (high - low) / 20, start, "what the policy sees")
+    coordinates = [coordinate] if isinstance(coordinate, int) else list(coordinate)
+    seen = _sliders(observation, coordinates, span, [label] if isinstance(label, str) else label)
     source = _two_of(noise, dims)
-    actions = {}
-    for value in seen.positions:
+
+    @cache
+    def answers(*values: float) -> tuple[np.ndarray, np.ndarray]:
         state = observation.clone()
-        state[coordinate] = value
+        state[coordinates] = torch.tensor(values, dtype=state.dtype)
         with torch.no_grad():
-            actions[value] = _two_of(generate(noise, state.expand(len(noise), -1)), dims)
+            actions = generate(noise, state.expand(len(noise), -1))
+        return _two_of(actions, dims), _two_of(marks(state) if marks else actions[:0], dims)
 
     fig, (left, right) = figure(8.4, 4.6, ncols=2)
     _axes_of(plane(left, limit), "\\varepsilon", noise, dims)
@@ -54,24 +57,41 @@ def policy_explorer(
     box = Rectangle((-1, -1), 2, 2, fill=False, linestyle="--", edgecolor=COLOURS["reference"])
     right.add_patch(box)
     place_points, moving = _points(right, "one-step", source)
+    crosses = plots.particles(right, source[:0], "reference", size=10, alpha=1.0)
+    crosses.set(markeredgewidth=2.0, zorder=6)
 
     def place(**values):
-        ends = actions[values[label]]
+        ends, best = answers(*(values[name] for name in seen))
         place_points(source + values["progress"] * (ends - source))
-        right.title.set_text(
-            f"progress {values['progress']:.1f} at {label} = {seen.label(values[label])}"
-        )
+        crosses.set_data(*best.T)
+        state = ", ".join(f"{name} = {slider.label(values[name])}" for name, slider in seen.items())
+        right.title.set_text(f"progress {values['progress']:.1f} at {state}")
 
     return Explorer(
         fig,
-        moving=[*moving, right.title],
+        moving=[*moving, crosses, right.title],
         place=place,
-        controls={"progress": Slider(0.0, 1.0, 0.1, 1.0, "from noise to action"), label: seen},
+        controls={"progress": Slider(0.0, 1.0, 0.1, 1.0, "from noise to action"), **seen},
         name="From noise to action",
         description="Left: noise points, six of them numbered. Right: the same points on the way "
         "to the actions that a one-step policy makes of them; at progress 1 all are in the dashed "
-        f"box of allowed actions. Moving {label} changes what the policy sees, and the actions.",
+        f"box of allowed actions. Moving {' or '.join(seen)} changes what the policy sees, and "
+        f"the actions.{' Crosses mark actions to compare with.' if marks else ''}",
     )
+
+
+def _sliders(
+    observation: Tensor, coordinates: Sequence[int], span: tuple[float, float], names: Sequence[str]
+) -> dict[str, Slider]:
+    """One slider for each coordinate of what the policy sees, with 21 positions."""
+    low, high = span
+    for k in coordinates:
+        if not low <= (start := observation[k].item()) <= high:
+            raise ValueError(f"span must contain observation[{k}] = {start:.3g}, got {span}")
+    return {
+        name: Slider(low, high, (high - low) / 20, observation[k].item(), "what the policy sees")
+        for name, k in zip(names, coordinates, strict=True)
+    }
 
 
 def _axes_of(ax: Axes, letter: str, x: Tensor, dims: tuple[int, int]) -> None:
@@ -91,7 +111,7 @@ def _points(ax: Axes, kind: str, source: np.ndarray):
     numbers = [ax.text(0, 0, str(k), zorder=5, **look) for k in range(1, len(numbered) + 1)]
 
     def place(now: np.ndarray) -> None:
-        trails.set_segments(np.stack([source, now], axis=1))
+        trails.set_segments(list(np.stack([source, now], axis=1)))
         points.set_data(*now.T)
         discs.set_data(*now[numbered].T)
         for number, position in zip(numbers, now[numbered], strict=True):

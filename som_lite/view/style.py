@@ -5,6 +5,8 @@ with any common kind of colour blindness. A thing keeps its colour in the whole 
 marker or a line style of its own as a second cue.
 """
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -46,10 +48,10 @@ LINES = {kind: _SECOND_CUES[colour][1] for kind, colour in COLOURS.items()}
 BACKDROP = LinearSegmentedColormap.from_list("backdrop", ["#eaf3f9", "#7fb4d6"])
 
 
-def of_kind(table: dict, kind: str):
+def of_kind(table: dict[str, Any], kind: str, name: str = "kind") -> Any:
     """Look `kind` up in COLOURS, MARKERS or LINES; ValueError names the kinds there are."""
     if kind not in table:
-        raise ValueError(f"kind must be one of {', '.join(table)}, got {kind!r}")
+        raise ValueError(f"{name} must be one of {', '.join(table)}, got {kind!r}")
     return table[kind]
 
 

@@ -5,7 +5,8 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+READY = f"() => {KERNEL}?.status === 'idle'"
 RUN_ALL = """() => {
     jupyterapp.commands.execute("notebook:run-all-cells").then(() => { window.finished = true; });
 }"""

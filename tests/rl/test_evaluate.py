@@ -13,7 +13,7 @@ class Zero:
         self.generator = torch.Generator().manual_seed(3)
 
     def act(self, obs, explore):
-        torch.rand(4, generator=self.generator)
+        self.drawn = torch.rand(4, generator=self.generator)
         return torch.zeros(len(obs), 1)
 
 
@@ -32,9 +32,21 @@ def test_truncated_episodes_end_too():
 
 def test_same_seed_same_returns_and_other_seed_other_returns(make_agent):
     agent = make_agent(3, 1)
-    runs = [evaluate(agent, "Pendulum-v1", episodes=3, seed=s) for s in (0, 0, 1)]
+    runs = []
+    for seed in (0, 0, 1):
+        runs.append(evaluate(agent, "Pendulum-v1", episodes=3, seed=seed))
+        agent.act(torch.zeros(1, 3), explore=True)  # its own stream goes on, and must not matter
     assert np.array_equal(runs[0], runs[1])
     assert not np.isin(runs[2], runs[0]).any()
+
+
+def test_noise_follows_the_seed():
+    """An evaluation with one fixed key would measure one sequence of noise again and again."""
+    agent, drawn = Zero(), []
+    for seed in (0, 0, 1):
+        evaluate(agent, "ShortClock-v0", episodes=1, seed=seed)
+        drawn.append(agent.drawn)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_more_episodes_begin_with_the_same_ones():

@@ -39,6 +39,12 @@ def test_the_settings_survive_the_file(run):
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_settings_of_another_version_are_named():
+    values = TrainConfig().to_dict()
+    with pytest.raises(ValueError, match=r"another version of som_lite: .*'warp'"):
+        TrainConfig.from_dict(values | {"warp": 9})
+
+
 def test_the_command_names_what_is_not_a_default():
     assert TrainConfig().command() == (
         "som-lite train --env HalfCheetah-v5 --agent som --steps 1000000 --seed 0"

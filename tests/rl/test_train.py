@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_killed_process_continues_exactly(tmp_path):
         "from tests.rl.test_train import make_config, train\n"
         f"train(make_config({str(tmp_path / 'parts')!r}, **{settings!r}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script])
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
     checkpoint = tmp_path / "parts" / "checkpoint" / "state.safetensors"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline:

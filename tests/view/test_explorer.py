@@ -117,9 +117,11 @@ def test_widgets_say_what_they_are(make_explorer):
         }
     )
     assert explorer.sliders["side"].value == "down"
-    words = explorer.box.children[-1].value
-    assert "from -2 to 2 in steps of 0.25: where the point is" in words
-    assert "one of up, down: above or below" in words
+    words = [row.children[-1].value for row in explorer.box.children[1:-1]]
+    assert words == [
+        "x: where the point is, from -2 to 2 in steps of 0.25",
+        "side: above or below, one of up, down",
+    ]
 
 
 def test_error_is_shown_and_raised_and_goes_away(make_explorer):

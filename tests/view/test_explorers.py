@@ -123,6 +123,24 @@ def test_policy_with_a_single_action_component():
     assert explorer.values["observation"] == -1.0
 
 
+def test_policy_with_two_sliders_and_marks():
+    noise = torch.randn(20, 2, generator=torch.Generator().manual_seed(3))
+    explorer = policy_explorer(
+        lambda eps, s: (eps + s[:, [0, 2]]).tanh(),
+        noise,
+        torch.zeros(3),
+        coordinate=(2, 0),
+        label=("y", "x"),
+        marks=lambda s: s[[[0, 2]]],
+    )
+    explorer.set(x=0.5, y=-1.0)
+    drawn = [a.get_xydata() for a in explorer.moving if hasattr(a, "get_xydata")]
+    where = torch.tensor([[0.5, -1.0]])
+    # The pictures are in double precision, the tensors in single.
+    assert any(len(x) == 1 and np.allclose(x, where) for x in drawn)
+    assert any(len(x) == 20 and np.allclose(x, (noise + where).tanh(), atol=1e-6) for x in drawn)
+
+
 def test_policy_start_outside_the_span_is_an_error():
     with pytest.raises(ValueError, match=r"span must contain observation\[0\] = 5"):
         policy_explorer(lambda eps, s: eps, torch.zeros(3, 2), torch.tensor([5.0]))

@@ -93,6 +93,11 @@ def test_curve_draws_mean_band_and_label(ax):
     assert [text.get_text() for text in ax.texts] == ["SAC"]
 
 
+def test_curve_writes_many_steps_in_short(ax):
+    plots.curve(ax, np.array([0.0, 200_000.0]), np.zeros(2))
+    assert ax.xaxis.get_major_formatter()(200_000) == "200 k"
+
+
 def test_key_lists_the_entries_with_their_looks(ax):
     key = plots.key(ax, {"noise": ("noise", "points"), "$v$": ("velocity", "arrow")})
     assert [text.get_text() for text in key.get_texts()] == ["noise", "$v$"]

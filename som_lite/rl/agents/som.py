@@ -16,7 +16,12 @@ from torch import Tensor
 from som_lite.flow.meanflow import LAWS, meanflow_loss, sample, sample_times
 from som_lite.flow.nets import AverageVelocityNet, SkipVelocityNet
 from som_lite.flow.paths import PATHS
-from som_lite.flow.scores import Estimate, gradient_estimate, posterior_mean_estimate
+from som_lite.flow.scores import (
+    Estimate,
+    gradient_estimate,
+    posterior_mean_estimate,
+    shared_posterior_mean_estimate,
+)
 from som_lite.rl.agents.common import Part, adam, derive, flatten, require, seeded, unflatten
 from som_lite.rl.critic import TwinQ, best_of_n, polyak_, td_target
 from som_lite.rl.replay import Batch
@@ -43,6 +48,7 @@ class SOMConfig:
     estimator: str = "posterior_mean"  # of the noised score: posterior_mean or gradient
     box: bool = True  # keep the proposals inside the action box [-1, 1]^d
     K: int = 16  # Monte-Carlo proposals per row
+    own: int = 0  # how many of them are blurred actions of the policy (posterior_mean only)
     bf16: bool = False  # score proposals in bfloat16: faster on CPUs that have it
     alpha: float = 0.1  # temperature: the actor aims at exp(Q / alpha)
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
@@ -198,6 +204,11 @@ class SOM:
             return value
 
         temperature = c.alpha * (self.q_scale if c.relative else 1.0)
+        if c.own:
+            own = self.generate(obs, c.own)
+            return shared_posterior_mean_estimate(
+                q, a_t, t, self.path, temperature, c.K - c.own, self.generator, own
+            )
         return ESTIMATORS[c.estimator](
             q, a_t, t, self.path, temperature, c.K, self.generator, c.box
         )

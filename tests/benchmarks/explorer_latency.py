@@ -1,0 +1,83 @@
+"""How long does a slider's move take in the kernel, from new value to finished picture?
+
+    python tests/benchmarks/explorer_latency.py [--rounds 3]
+
+A line gives, for one slider: moves, median and greatest milliseconds on the wall clock, median
+milliseconds of the processor, and the latter as a ratio to a full drawing by savefig. On a busy
+machine the last two are what to look at.
+"""
+
+import argparse
+import io
+import statistics
+import time
+
+import torch
+
+from som_lite.flow.densities import three_modes
+from som_lite.flow.paths import Linear
+from som_lite.view.explorer import Explorer
+from som_lite.view.explorers import average_velocity_explorer, policy_explorer
+
+torch.set_num_threads(1)
+
+
+def explorers() -> list[Explorer]:
+    target = three_modes()
+    noise = torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
+    return [
+        average_velocity_explorer(
+            lambda a, t: target.velocity(a, t, Linear()), log_prob=target.log_prob
+        ),
+        policy_explorer(
+            lambda eps, s: torch.tanh(2 * eps + s), noise, torch.zeros(1), label="observation"
+        ),
+    ]
+
+
+def milliseconds(action) -> tuple[float, float]:
+    """Of the clock on the wall and of the processor."""
+    wall, processor = time.perf_counter(), time.process_time()
+    action()
+    return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
+
+
+def moves(explorer: Explorer, key: str, rounds: int) -> list[tuple[float, float]]:
+    slider, times = explorer.sliders[key], []
+    for value in explorer.controls[key].positions * rounds:
+        if value != slider.value:
+            times.append(milliseconds(lambda value=value: setattr(slider, "value", value)))
+    return times
+
+
+def full_drawings(explorer: Explorer, repeats: int = 9) -> list[tuple[float, float]]:
+    for artist in explorer.moving:
+        artist.set_animated(False)
+    times = [
+        milliseconds(lambda: explorer.fig.savefig(io.BytesIO(), format="png"))
+        for _ in range(repeats)
+    ]
+    for artist in explorer.moving:
+        artist.set_animated(True)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    print(f"{'':36} {'slider':12} {'n':>3} {'median':>7} {'max':>7} {'processor':>10} {'ratio':>6}")
+    for explorer in explorers():
+        full = full_drawings(explorer)
+        lines = {key: moves(explorer, key, rounds) for key in explorer.controls}
+        for key, times in {**lines, "(savefig)": full}.items():
+            wall, processor = zip(*times, strict=True)
+            ratio = statistics.median(processor) / statistics.median(t for _, t in full)
+            print(
+                f"{explorer.name:36} {key:12} {len(times):3} {statistics.median(wall):7.1f} "
+                f"{max(wall):7.1f} {statistics.median(processor):10.1f} {ratio:6.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
