@@ -34,7 +34,7 @@ class ThisPython(AsyncKernelManager):
 
 def execute(notebook):
     """Run all cells in place, in chapters/; an unexpected error raises CellExecutionError."""
-    # As in the tests: times and last digits of small nets depend on the number of threads.
+    # Times and the last digits of small nets depend on the number of threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     NotebookClient(
         notebook,
@@ -110,8 +110,7 @@ def main():
     if unknown := [name for name in names if name not in texts]:
         parser.error(f"no chapter {', '.join(unknown)}; there are: {', '.join(texts) or 'none'}")
     if options.check:
-        stale = [name for name in names if not is_current(texts[name])]
-        sys.exit(bool(stale))
+        sys.exit(any([not is_current(texts[name]) for name in names]))  # noqa: C419  (all print)
     for name in names:
         build(texts[name])
 

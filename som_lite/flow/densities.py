@@ -1,6 +1,7 @@
-"""Toy densities on the plane whose noised score, posterior mean and velocity are known in closed form.
+"""Toy densities on the plane with noised score, posterior mean and velocity in closed form.
 
-Curved shapes (moons, rings, pinwheel) are Gaussian mixtures with many components, so the truth stays exact.
+Curved shapes (moons, rings, pinwheel) are Gaussian mixtures with many components, so the truth
+stays exact.
 """
 
 import math
@@ -60,7 +61,10 @@ class GaussianMixture:
         return self._noised_score(a, mu, mu**2 * self.stds**2 + path.sigma(t) ** 2)
 
     def posterior_mean(self, a: Points, t: Time, path: Path) -> Points:
-        """``m(a, t) = sum_k g_k (mean_k + mu std_k^2 / V_k (a - mu mean_k))``, g the responsibilities."""
+        """``m(a, t) = sum_k g_k (mean_k + mu std_k^2 / V_k (a - mu mean_k))``.
+
+        The g_k are the responsibilities, V_k the component variances at t.
+        """
         mu = path.mu(t)
         var = mu**2 * self.stds**2 + path.sigma(t) ** 2
         gain = mu * self.stds**2 / var
@@ -69,10 +73,11 @@ class GaussianMixture:
         return mean_part + (g * gain).sum(-1, keepdim=True) * a
 
     def velocity(self, a: Points, t: Time, path: Path) -> Points:
-        """``v(a, t) = E[mu' a_0 + sigma' eps | a_t = a]``, finite at both ends of the linear path."""
+        """``v(a, t) = E[mu' a_0 + sigma' eps | a_t = a]``, finite at both ends of every path."""
         mu = path.mu(t)
         var = mu**2 * self.stds**2 + path.sigma(t) ** 2
-        # per component: E[a_0] = mean + mu std^2 (a - mu mean) / V,  E[sigma' eps] = sigma sigma' (a - mu mean) / V
+        # per component: E[a_0] = mean + mu std^2 (a - mu mean) / V,
+        #                E[sigma' eps] = sigma sigma' (a - mu mean) / V
         slope = (path.dmu(t) * mu * self.stds**2 + path.sigma_dsigma(t)) / var
         g = self._log_joint(a, mu, var).softmax(-1)
         mean_part = ((g * (path.dmu(t) - slope * mu))[..., None] * self.means).sum(-2)
@@ -118,6 +123,7 @@ class UniformBoxes:
         """``m(a, t)``: in each box a truncated normal with mean ``a/mu`` and std ``sigma/mu``.
 
         Computed in float64; mu is kept above 1e-4, where the posterior is already uniform to 1e-4.
+        Needs sigma > 0.
         """
         x = a.double()[..., None, :]
         mu = torch.as_tensor(path.mu(t)).double().clamp(min=1e-4)[..., None]
@@ -141,7 +147,7 @@ def _log_phi(x: Tensor) -> Tensor:
 
 
 def log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
-    """``log P(low < Z < high)``, computed in the lower tail, where the normal distribution keeps its digits."""
+    """``log P(low < Z < high)``, in the lower tail, where the distribution keeps its digits."""
     flip = low + high > 0
     low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
     log_high = torch.special.log_ndtr(high)

@@ -1,10 +1,11 @@
 """MeanFlow (2505.13447): learn the average velocity over [r, t], sample in one step.
 
-    u(a, r, t) = 1/(t - r) int_r^t v(a_tau, tau) dtau        along the flow line through a at time t
-    u = v - (t - r) (v . d_a u + d_t u)                      the MeanFlow identity
-    a_r = a_t - (t - r) u(a_t, r, t)                         so one step from noise is  a_0 = eps - u(eps, 0, 1)
+    u(a, r, t) = 1/(t - r) int_r^t v(a_tau, tau) dtau    along the flow line through a at time t
+    u = v - (t - r) (v . d_a u + d_t u)                  the MeanFlow identity
+    a_r = a_t - (t - r) u(a_t, r, t)                     so one step is  a_0 = eps - u(eps, 0, 1)
 
-Points are (*batch, d); r <= t are (*batch, 1); at r = t the average velocity is the instantaneous one.
+Points are (*batch, d); r <= t are (*batch, 1); at r = t the average velocity is the instantaneous
+one.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ Column = Float[Tensor, "n 1"]
 
 
 def average_velocity(velocity: Velocity, a: Points, r: Times, t: Times, steps: int = 64) -> Points:
-    """The true ``u(a, r, t)`` of a known field: follow the flow line from t to r and divide by t - r."""
+    """The true ``u(a, r, t)`` of a known field: follow its line from t to r, divide by t - r."""
     end = solve(velocity, a, t, r, steps, rk4_step)
     gap = t - r
     tiny = torch.finfo(a.dtype).eps ** 0.5  # below, rounding in a - end outweighs the change of v
@@ -29,7 +30,10 @@ def average_velocity(velocity: Velocity, a: Points, r: Times, t: Times, steps: i
 
 
 def meanflow_target(u: AverageVelocity, a: Points, r: Times, t: Times, v: Points) -> Points:
-    """``v - (t - r) (v . d_a u + d_t u)``: one Jacobian-vector product along (v, 0, 1). Carries no gradient."""
+    """``v - (t - r) (v . d_a u + d_t u)``: one Jacobian-vector product along (v, 0, 1).
+
+    Carries no gradient.
+    """
     tangents = (v, torch.zeros_like(r), torch.ones_like(t))
     with torch.no_grad():
         du_dt = torch.func.jvp(u, (a, r, t), tangents)[1]

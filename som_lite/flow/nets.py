@@ -1,4 +1,4 @@
-"""The networks of the book: a plain MLP, a smooth embedding of time, and the average-velocity net made of both."""
+"""The networks of the book: an MLP, a smooth embedding of time, average-velocity nets of both."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,8 @@ class MLP(nn.Sequential):
 class TimeEmbedding(nn.Module):
     """``sin`` and ``cos`` of ``pi/2 * 2^k t`` for k = 0 .. octaves - 1.
 
-    Few octaves keep it smooth: MeanFlow regresses on the derivative in t, which high frequencies amplify.
+    Few octaves keep it smooth: MeanFlow regresses on the derivative in t, which high frequencies
+    amplify.
     """
 
     frequency: Tensor
@@ -43,7 +44,7 @@ class TimeEmbedding(nn.Module):
 
 
 class AverageVelocityNet(nn.Module):
-    """``u(a, r, t)``, or ``u(a, r, t | cond)``: an MLP on the point, the two times ``t`` and ``t - r``, and cond."""
+    """``u(a, r, t)`` or ``u(a, r, t | cond)``: an MLP on the point, ``t``, ``t - r``, and cond."""
 
     def __init__(
         self, dim: int, cond_dim: int = 0, hidden: Sequence[int] = (128, 128, 128), octaves: int = 1

@@ -1,7 +1,8 @@
 """Solvers of the probability-flow ODE ``da/dt = v(a, t)``, run from noise (t = 1) to data (t = 0).
 
 A velocity takes points (*batch, d) and times (*batch, 1). The three one-step methods differ only in
-how often they look: Euler once (order 1), Heun twice (order 2), the classical Runge-Kutta four times (order 4).
+how often they look: Euler once (order 1), Heun twice (order 2), the classical Runge-Kutta four
+times (order 4).
 """
 
 from collections.abc import Callable
@@ -69,12 +70,13 @@ def solve(
 def reference_solve(
     velocity: Velocity, a: Points, t0: float = 1.0, t1: float = 0.0, tol: float = 1e-8
 ) -> Points:
-    """The adaptive Dormand-Prince solver of ``torchdiffeq``, in float64: the yardstick for our own steps."""
+    """The adaptive Dormand-Prince solver of ``torchdiffeq``, in float64: the yardstick for ours."""
     from torchdiffeq import odeint
 
     def field(t: Tensor, x: Tensor) -> Tensor:
         return velocity(x, t.expand_as(x[..., :1]))
 
     times = torch.tensor([t0, t1], dtype=torch.float64)
-    points = odeint(field, a.double(), times, rtol=tol, atol=tol, method="dopri5")
+    land = {"step_t": times[1:]}  # end on t1, where it would step past it and interpolate
+    points = odeint(field, a.double(), times, rtol=tol, atol=tol, method="dopri5", options=land)
     return points[-1]  # pyright: ignore[reportReturnType]  (odeint is not annotated)

@@ -1,8 +1,9 @@
-"""Noising paths ``a_t = mu_t a_0 + sigma_t eps`` and the conversions score <-> velocity <-> posterior mean.
+"""Noising paths ``a_t = mu_t a_0 + sigma_t eps``; score, velocity, posterior mean from each other.
 
-Time runs from data (``t = 0``) to noise (``t = 1``). Times are floats or tensors ``(*batch, 1)`` that
-broadcast against points ``(*batch, d)``. With the posterior mean ``m = E[a_0 | a_t]``, the score
-``s = grad log p_t`` and the marginal velocity ``v = E[mu' a_0 + sigma' eps | a_t]``, everything follows from
+Time runs from data (``t = 0``) to noise (``t = 1``). Times are floats or tensors ``(*batch, 1)``
+that broadcast against points ``(*batch, d)``. With the posterior mean ``m = E[a_0 | a_t]``, the
+score ``s = grad log p_t`` and the marginal velocity ``v = E[mu' a_0 + sigma' eps | a_t]``,
+everything follows from
 
     E[eps | a_t] = -sigma s          (Tweedie)        and        a_t = mu m + sigma E[eps | a_t].
 """
@@ -19,14 +20,15 @@ Time = Float[Tensor, "*#batch 1"] | float
 
 
 def _tensor(t: Time) -> Tensor:
-    """A float becomes a float64 scalar: exact, and it never changes the type of the points it scales."""
+    """A float becomes a float64 scalar: exact, and it never changes the dtype of what it scales."""
     return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
 
 
 class Path:
     """A Gaussian path. Subclasses give ``mu, sigma``, their derivatives, and ``sigma * sigma'``.
 
-    Shapes: ``t`` is a float or ``(*batch, 1)``; points, scores, means and velocities are ``(*batch, d)``.
+    Shapes: ``t`` is a float or ``(*batch, 1)``; points, scores, means and velocities are
+    ``(*batch, d)``.
     """
 
     def mu(self, t: Time) -> Tensor:
@@ -39,7 +41,7 @@ class Path:
         raise NotImplementedError
 
     def sigma_dsigma(self, t: Time) -> Tensor:
-        """Half the growth rate of the variance: finite where ``sigma'`` alone is not (VP at t = 0)."""
+        """Half the growth rate of the variance: finite where ``sigma'`` is not (VP at t = 0)."""
         raise NotImplementedError
 
     def dsigma(self, t: Time) -> Tensor:
@@ -50,7 +52,7 @@ class Path:
         return self.mu(t) * a0 + self.sigma(t) * eps
 
     def conditional_velocity(self, a0: Points, eps: Points, t: Time) -> Points:
-        """``mu' a_0 + sigma' eps``: the speed of one pair (a_0, eps). Its mean given a_t is ``v``."""
+        """``mu' a_0 + sigma' eps``: the speed of a pair (a_0, eps). Its mean given a_t is ``v``."""
         return self.dmu(t) * a0 + self.dsigma(t) * eps
 
     def score_from_mean(self, m: Points, a: Points, t: Time) -> Points:
@@ -66,11 +68,17 @@ class Path:
         return (self.dmu(t) * a - self._g(t) * s) / self.mu(t)
 
     def velocity_from_mean(self, m: Points, a: Points, t: Time) -> Points:
-        """``v = mu' m + sigma'/sigma (a - mu m)``; linear path: ``(a - m) / t``. Infinite at sigma = 0."""
+        """``v = mu' m + sigma'/sigma (a - mu m)``; linear path: ``(a - m) / t``.
+
+        Infinite at sigma = 0.
+        """
         return self.dmu(t) * m + self.sigma_dsigma(t) / self.sigma(t) ** 2 * (a - self.mu(t) * m)
 
     def score_from_velocity(self, v: Points, a: Points, t: Time) -> Points:
-        """``s = (mu' a - mu v) / g``: the inverse of :meth:`velocity_from_score`, finite at mu = 0."""
+        """``s = (mu' a - mu v) / g``: the inverse of :meth:`velocity_from_score`.
+
+        Finite at mu = 0; infinite at t = 0 on the linear path, where g = t.
+        """
         return (self.dmu(t) * a - self.mu(t) * v) / self._g(t)
 
     def mean_from_velocity(self, v: Points, a: Points, t: Time) -> Points:
@@ -83,7 +91,10 @@ class Path:
 
 @dataclass(frozen=True)
 class Linear(Path):
-    """Straight lines: ``mu = 1 - t``, ``sigma = t`` (rectified flow, 2209.03003; flow matching, 2210.02747)."""
+    """Straight lines: ``mu = 1 - t``, ``sigma = t``.
+
+    Rectified flow (2209.03003), flow matching (2210.02747).
+    """
 
     def mu(self, t: Time) -> Tensor:
         return 1 - _tensor(t)
@@ -103,9 +114,10 @@ class Linear(Path):
 
 @dataclass(frozen=True)
 class VP(Path):
-    """Variance preserving (Song et al., 2011.13456): ``mu = exp(-1/2 int_0^t beta)``, ``mu^2 + sigma^2 = 1``.
+    """Variance preserving (Song et al., 2011.13456): ``mu^2 + sigma^2 = 1``.
 
-    ``beta(t) = beta_min + t (beta_max - beta_min)``; the velocity is ``v = -beta/2 (a + s)``.
+    ``mu = exp(-1/2 int_0^t beta)`` with ``beta(t) = beta_min + t (beta_max - beta_min)``; the
+    velocity is ``v = -beta/2 (a + s)``.
     """
 
     beta_min: float = 0.1
@@ -140,9 +152,9 @@ class VP(Path):
 
 @dataclass(frozen=True)
 class VE(Path):
-    """Variance exploding (Song et al., 2011.13456): ``mu = 1``, ``sigma = sigma_min (sigma_max/sigma_min)^t``.
+    """Variance exploding (Song et al., 2011.13456): ``sigma = sigma_min (sigma_max/sigma_min)^t``.
 
-    Its noise at t = 1 has standard deviation ``sigma_max``, its data at t = 0 still ``sigma_min``.
+    ``mu = 1``. The noise has standard deviation ``sigma_max`` at t = 1, still ``sigma_min`` at 0.
     """
 
     sigma_min: float = 0.01

@@ -1,14 +1,16 @@
 """The score of a noised Boltzmann density from its energy alone, by Monte Carlo.
 
 The target is ``p_0 proportional to exp(Q / alpha)``. Seen as a function of ``a_0``, the likelihood
-``N(a; mu a_0, sigma^2 I)`` is a normal with mean ``a / mu`` and standard deviation ``sigma / mu``. Proposals
-drawn from it need only the softmax of ``Q / alpha`` as importance weights. Two estimators follow:
+``N(a; mu a_0, sigma^2 I)`` is a normal with mean ``a / mu`` and standard deviation ``sigma / mu``.
+Proposals drawn from it need only the softmax of ``Q / alpha`` as importance weights. Two estimators
+follow:
 
 * posterior mean (Tweedie; SDAC, 2502.00361):  ``m = sum_k w_k a_0^(k)``: forward passes only;
-* gradient (target-score identity; iDEM, 2402.06121):  ``s = 1/mu sum_k w_k grad Q(a_0^(k)) / alpha``.
+* gradient (target-score identity; iDEM, 2402.06121):
+  ``s = 1/mu sum_k w_k grad Q(a_0^(k)) / alpha``.
 
-``box=True`` truncates the proposals to ``[-1, 1]^d``: the posterior-mean estimator is then exact, as K grows,
-for a density on the box. The gradient estimator misses a boundary term there.
+``box=True`` truncates the proposals to ``[-1, 1]^d``: the posterior-mean estimator is then exact,
+as K grows, for a density on the box. The gradient estimator misses a boundary term there.
 """
 
 import math
@@ -26,7 +28,7 @@ Energy = Callable[[Float[Tensor, "*batch K d"]], Float[Tensor, "*batch K"]]
 
 
 class Estimate(NamedTuple):
-    """Posterior mean and score (*batch, d), and the effective sample size (*batch) between 1 and K."""
+    """Posterior mean and score (*batch, d), and the effective sample size (*batch), from 1 to K."""
 
     m: Points
     score: Points
@@ -45,12 +47,13 @@ def free_proposals(
 def box_proposals(
     a: Points, t: Time, path: Path, K: int, generator: torch.Generator
 ) -> Float[Tensor, "*batch K d"]:
-    """The same normal truncated to ``[-1, 1]^d``, coordinate by coordinate, through the inverse distribution.
+    """The same normal truncated to ``[-1, 1]^d``, coordinate by coordinate, by inverse transform.
 
-    In units of the noise, the box is ``[low, high] = [(-mu - a) / sigma, (mu - a) / sigma]``. The quantile is
-    taken in the lower tail, where float32 keeps its digits; far out, the density ``exp(-z^2 / 2)`` is replaced
-    by ``|z| exp(-z^2 / 2)``, the same up to ``1 / z^2``, whose quantile is elementary. A box so narrow that the
-    normal is flat on it (mu -> 0, the pure-noise end of the path) gets uniform proposals. Needs sigma > 0.
+    In units of the noise, the box is ``[low, high] = [(-mu - a) / sigma, (mu - a) / sigma]``. The
+    quantile is taken in the lower tail, where float32 keeps its digits; far out, the density
+    ``exp(-z^2 / 2)`` is replaced by ``|z| exp(-z^2 / 2)``, the same up to ``1 / z^2``, whose
+    quantile is elementary. A box so narrow that the normal is flat on it (mu -> 0, the pure-noise
+    end of the path) gets uniform proposals. Needs sigma > 0.
     """
     mu, sigma = _coefficients(a, t, path)
     low, high = (-mu - a[..., None, :]) / sigma, (mu - a[..., None, :]) / sigma
@@ -110,11 +113,11 @@ def shared_posterior_mean_estimate(
 ) -> Estimate:
     """The posterior mean from K box proposals and C blurred samples ``own`` of the current model.
 
-    Where a says little (t near 1), box proposals rarely meet a narrow mode; the model's own samples,
-    each blurred by a normal of standard deviation ``width`` cut to the box, do. All K + C points are
-    weighted by target over mixture density, the balance heuristic of multiple importance sampling
-    (Veach and Guibas 1995), so the limit is exact whatever the model proposes. Own samples outside
-    the box are first moved onto it.
+    Where a says little (t near 1), box proposals rarely meet a narrow mode; the model's own
+    samples, each blurred by a normal of standard deviation ``width`` cut to the box, do. All K + C
+    points are weighted by target over mixture density, the balance heuristic of multiple importance
+    sampling (Veach and Guibas 1995), so the limit is exact whatever the model proposes. Own samples
+    outside the box are first moved onto it.
     """
     with torch.no_grad():
         own = own.clamp(-1, 1)
@@ -154,7 +157,7 @@ def gradient_estimate(
 
 
 def _ndtr(x: Tensor) -> Tensor:
-    """The normal distribution function, with its digits in the lower tail (torch's ndtr rounds them off)."""
+    """The normal distribution function, exact in the lower tail, where torch's ndtr rounds to 0."""
     return 0.5 * torch.special.erfc(-x / math.sqrt(2))
 
 

@@ -1,8 +1,8 @@
-"""A point on the plane with four equally good goals: the task on which a unimodal policy must choose.
+"""A point on the plane with four equally good goals: a task where a unimodal policy must choose.
 
-From the centre the best action has four answers, so Q has four equal peaks. A Boltzmann policy keeps them
-all; a Gaussian one settles on a single peak, or on the useless middle (the idea of Haarnoja et al.,
-1702.08165, section 5).
+From the centre the best action has four answers, so Q has four equal peaks. A Boltzmann policy
+keeps them all; a Gaussian one settles on a single peak, or on the useless middle (after the
+multi-goal task of Haarnoja et al., 1702.08165, section 5).
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ HORIZON = 40  # steps before the time limit truncates
 
 
 class MultiGoal(gym.Env):
-    """Observation: the position, in [-2, 2]^2. Action in [-1, 1]^2: the step, in strides, at most one long.
+    """Observation: the position, in [-2, 2]^2. Action in [-1, 1]^2: the step, at most one stride.
 
-    Reward: 1 on reaching a goal, which terminates, less 0.1 times the distance to the nearest one. Episodes start at the centre;
-    ``info["goal"]`` is the index of the goal that was reached.
+    Reward: 1 on reaching a goal, which terminates, less 0.1 times the distance to the nearest one.
+    Episodes start at the centre; ``info["goal"]`` is the index of the goal that was reached.
     """
 
     metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own convention
@@ -56,4 +56,4 @@ class MultiGoal(gym.Env):
 def register() -> None:
     """Make the task known to Gymnasium as ``MultiGoal-v0``."""
     if "MultiGoal-v0" not in gym.registry:
-        gym.register("MultiGoal-v0", MultiGoal, max_episode_steps=HORIZON)
+        gym.register("MultiGoal-v0", f"{__name__}:MultiGoal", max_episode_steps=HORIZON)

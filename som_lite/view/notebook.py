@@ -6,11 +6,17 @@ same on every machine and is compared, `text/html` is what the reader sees and i
 
 import base64
 import html
+import inspect
 import io
+import textwrap
+from collections.abc import Callable, Mapping
 
+import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
+
+from som_lite.view.png import in_few_colours, palette_png
 
 
 def show(fig: Figure, description: str) -> None:
@@ -26,11 +32,10 @@ def show(fig: Figure, description: str) -> None:
 
 def _small_png(fig: Figure) -> bytes:
     """The figure in 256 colours: a third of the bytes, no difference to the eye."""
-    full, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(full, format="png")
-    picture = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(small, "PNG", optimize=True)
-    return small.getvalue()
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png")
+    (indices,), palette = in_few_colours([np.asarray(Image.open(buffer).convert("RGB"))], 256)
+    return palette_png(indices, palette)
 
 
 def check(name: str, value, *, below=None, above=None) -> None:
@@ -48,3 +53,22 @@ def check(name: str, value, *, below=None, above=None) -> None:
         raise AssertionError(f"{name} = {value:.4g}, expected {claim}")
     shown = f"✓ {html.escape(claim)} &nbsp; (here {value:.3g})"
     display({"text/html": shown, "text/plain": f"✓ {claim}"}, raw=True)
+
+
+def listing(function: Callable, notes: Mapping[str, str]) -> None:
+    """Display the source of `function` as installed, with numbered notes under it.
+
+    A key of `notes` is a piece of the line that the note (Markdown) explains. ValueError when it is
+    not on exactly one line, so that a chapter cannot describe code that has changed since.
+    """
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    for number, piece in enumerate(notes, 1):
+        found = [i for i, line in enumerate(lines) if piece in line]
+        if len(found) != 1:
+            name = function.__qualname__
+            raise ValueError(f"note {piece!r} must fit one line of {name}, it fits {len(found)}")
+        lines[found[0]] += f"  # ({number})"
+    code = "\n".join(lines)
+    remarks = "\n".join(f"{number}. {note}" for number, note in enumerate(notes.values(), 1))
+    text = f"```python\n{code}\n```\n\n{remarks}"
+    display({"text/markdown": text, "text/plain": text}, raw=True)

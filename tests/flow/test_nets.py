@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from som_lite.flow.nets import MLP, AverageVelocityNet, TimeEmbedding
+from som_lite.flow.densities import GaussianMixture
+from som_lite.flow.nets import MLP, AverageVelocityNet, SkipVelocityNet, TimeEmbedding
+from som_lite.flow.paths import Linear
 
 
 def test_mlp_layers():
@@ -134,3 +136,32 @@ def test_state_dict_restores_the_function(generator):
     a = torch.randn(3, 2, generator=generator)
     r, t = torch.zeros(3, 1), torch.ones(3, 1)
     assert torch.equal(one(a, r, t), two(a, r, t))
+
+
+def test_skip_net_starts_from_the_velocity_of_a_gaussian(generator):
+    """With its last layer at zero: the closed form for N(0, s^2 I), at both ends of time too."""
+    net = SkipVelocityNet(2, 3, hidden=(8,), spread=0.6).double()
+    with torch.no_grad():
+        for p in net.mlp[-1].parameters():
+            p.zero_()
+    ones = torch.ones(1, dtype=torch.float64)
+    normal = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), 0.6 * ones, ones)
+    a, cond = (
+        torch.randn(5, 2, dtype=torch.float64, generator=generator),
+        torch.zeros(5, 3).double(),
+    )
+    t = torch.tensor([[0.0], [0.1], [0.5], [0.9], [1.0]], dtype=torch.float64)
+    got = net(a, 0.3 * t, t, cond)
+    torch.testing.assert_close(got, normal.velocity(a, t, Linear()), rtol=1e-12, atol=1e-14)
+
+
+def test_skip_net_adds_a_rescaled_network(generator):
+    """The rest is s / sqrt(V) F(a / sqrt(V), r, t), F being the plain net with the same weights."""
+    net, plain = SkipVelocityNet(2, hidden=(8,), spread=0.6), AverageVelocityNet(2, hidden=(8,))
+    plain.load_state_dict(net.state_dict())
+    a = torch.randn(5, 2, generator=generator)
+    r, t = torch.full((5, 1), 0.2), torch.full((5, 1), 0.7)
+    size = math.sqrt((0.3 * 0.6) ** 2 + 0.7**2)  # the standard deviation of a_t
+    gaussian = (0.7 - 0.3 * 0.36) / size**2 * a
+    want = gaussian + 0.6 / size * plain(a / size, r, t)
+    torch.testing.assert_close(net(a, r, t), want)

@@ -19,7 +19,7 @@ def line_explorer(**changes) -> Explorer:
         "place": place,
         "controls": {"x": (-2.0, 2.0, 0.25, 0.5), "side": ["up", "down"]},
         "name": "A point",
-        "description": "A point <on> a line",
+        "description": 'A "point" <on> a line',
     }
     return Explorer(**{**arguments, **changes})
 

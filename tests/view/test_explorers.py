@@ -131,7 +131,7 @@ def test_policy_with_two_sliders_and_marks():
         torch.zeros(3),
         coordinate=(2, 0),
         label=("y", "x"),
-        marks=lambda s: s[[[0, 2]]],
+        marks=lambda s: s[None, [0, 2]],
     )
     explorer.set(x=0.5, y=-1.0)
     drawn = [a.get_xydata() for a in explorer.moving if hasattr(a, "get_xydata")]

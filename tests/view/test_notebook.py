@@ -61,3 +61,28 @@ def test_check_nan_fails_above_too(shown):
 def test_check_needs_a_bound():
     with pytest.raises(ValueError, match="bound"):
         notebook.check("error", 0.1)
+
+
+def described(x):
+    """One line."""
+    y = x + 1
+    return y
+
+
+def test_listing_numbers_the_lines_that_have_a_note(shown):
+    notebook.listing(described, {"y = x": "Add **one**.", "return": "Hand it back."})
+    (bundle,) = shown
+    assert bundle["text/plain"] == bundle["text/markdown"]
+    lines = bundle["text/plain"].splitlines()
+    assert lines[0] == "```python"
+    assert lines[1] == "def described(x):"
+    assert lines[3] == "    y = x + 1  # (1)"
+    assert lines[4] == "    return y  # (2)"
+    assert lines[-2:] == ["1. Add **one**.", "2. Hand it back."]
+
+
+@pytest.mark.parametrize("piece", ["y = x + 2", "y"])
+def test_listing_refuses_a_note_that_fits_no_line_or_several(shown, piece):
+    with pytest.raises(ValueError, match="must fit one line of described"):
+        notebook.listing(described, {piece: "?"})
+    assert shown == []
