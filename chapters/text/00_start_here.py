@@ -123,7 +123,7 @@ check("packages that are missing", len(missing), below=1)
 # %%
 alpha, path = 0.1, Linear()
 two_peaks = GaussianMixture(
-    torch.tensor([[-0.8], [0.9]]), torch.tensor([0.25, 0.2]), torch.tensor([0.5, 0.5])
+    torch.tensor([[-0.8], [0.9]]), torch.tensor([0.22, 0.22]), torch.tensor([0.5, 0.5])
 )
 line = torch.linspace(-2.2, 2.2, 301)[:, None]
 
@@ -137,10 +137,10 @@ def one_number(a, t):
     return two_peaks.velocity(a, t, path)
 
 
-noise_1d = torch.linspace(-1.9, 1.9, 13)[:, None]
+noise_1d = torch.linspace(-1.9, 1.9, 12)[:, None]
 flow_1d = solve(one_number, noise_1d, steps=100, step=rk4_step, trajectory=True)[
     ..., 0
-]  # (101, 13)
+]  # (101, 12)
 clock = np.linspace(1, 0, 101)
 
 fig, axes = figure(8.6, 6.0, ncols=3, nrows=2)
@@ -165,11 +165,11 @@ density_ax.fill_between(
 )
 density_ax.set(ylim=(0, 1.15), xlabel="action $a$")
 
-noised = two_peaks.noised(path, 0.45)
+noised = two_peaks.noised(path, 0.35)
 score_ax.fill_between(line[:, 0], noised.log_prob(line).exp(), color=COLOURS["noise"], alpha=0.5)
-for x in np.linspace(-1.8, 1.8, 10):
-    push = 0.06 * noised.score(torch.tensor([[x]], dtype=torch.float32)).item()
-    plots.arrow(score_ax, (x, 0.1), (push, 0.0), "score", width=0.018)
+for x in np.array([-1.5, -1.0, -0.35, 0.35, 1.1, 1.6]):
+    push = 0.08 * noised.score(torch.tensor([[x]], dtype=torch.float32)).item()
+    plots.arrow(score_ax, (x, 0.1), (push, 0.0), "score", width=0.014)
 score_ax.set(xlim=(-2.2, 2.2), ylim=(0, 0.75), xlabel="noised action $a_t$")
 
 for ax in time_axes:
@@ -177,18 +177,18 @@ for ax in time_axes:
     ax.set_xticks([0, 1], ["0\ndata", "1\nnoise"])
 velocity_ax, average_ax, actor_ax = time_axes
 velocity_ax.plot(clock, flow_1d, color=COLOURS["flow"], linewidth=1.2)
-average_ax.plot(clock, flow_1d[:, 5], color=COLOURS["flow"], linewidth=1.5)
+bent = flow_1d[:, 8]
+average_ax.set_ylim(0.5, 1.05)  # one line, enlarged
+average_ax.plot(clock, bent, color=COLOURS["flow"], linewidth=1.5)
 for r in (0, 35, 60):  # from t = 1 back to r
-    average_ax.plot(
-        [1, r / 100], [flow_1d[0, 5], flow_1d[100 - r, 5]], color=COLOURS["average"], linewidth=1.5
-    )
+    average_ax.plot([1, r / 100], [bent[0], bent[100 - r]], color=COLOURS["average"], linewidth=1.5)
 actor_ax.plot([1, 0], flow_1d[[0, -1]], color=COLOURS["one-step"], linewidth=1.2)
 show(
     fig,
     "Six small panels. 1: the critic, a curve over the action with two peaks. 2: the density exp(Q/alpha), two blue "
     "humps at the same places. 3: a smoother grey density after adding noise, with purple score arrows that point "
-    "uphill. 4: orange curves over time, from noise on the right to the two humps on the left. 5: one of these curves "
-    "and three green chords of it. 6: straight green lines from every noise point to its action.",
+    "uphill. 4: orange curves over time, from noise on the right to the two humps on the left. 5: one of these curves, "
+    "enlarged, and three green chords of it. 6: straight green lines from every noise point to its action.",
 )
 
 # %% [markdown]
@@ -231,8 +231,8 @@ def velocity(a, t):
     return target.velocity(a, t, path)
 
 
-noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(5))
-flow_lines = solve(velocity, noise, steps=60, step=rk4_step, trajectory=True)  # (61, 40, 2)
+noise = torch.randn(30, 2, generator=torch.Generator().manual_seed(5))
+flow_lines = solve(velocity, noise, steps=60, step=rk4_step, trajectory=True)  # (61, 30, 2)
 
 fig, (left, right) = figure(8.4, 4.7, ncols=2)
 for ax, lines, kind in ((left, flow_lines, "flow"), (right, flow_lines[[0, -1]], "one-step")):
@@ -241,20 +241,14 @@ for ax, lines, kind in ((left, flow_lines, "flow"), (right, flow_lines[[0, -1]],
     plots.trajectories(ax, lines, kind, linewidth=1.2, alpha=0.8)
     plots.particles(ax, noise, "noise", size=5, alpha=1.0)
     plots.particles(ax, flow_lines[-1], "data", size=5, alpha=1.0)
-left.set_title("many-step sampling: 60 steps")
-right.set_title("one-step sampling: one call")
-left_key = {"noise": ("noise", "points"), "data": ("data", "points"), "flow line": ("flow", "line")}
-right_key = {
-    "noise": ("noise", "points"),
-    "data": ("data", "points"),
-    "jump $-u$": ("one-step", "line"),
-}
-plots.key(left, left_key, ncols=3)
-plots.key(right, right_key, ncols=3)
+left.set_title("many-step sampling: 60 steps along the flow")
+right.set_title("one-step sampling: one jump $-u$")
+for ax in (left, right):
+    plots.key(ax, {"noise": ("noise", "points"), "data": ("data", "points")})
 show(
     fig,
-    "Two panels over a pale density with five bent arms. Left: forty grey noise points reach the arms along curved "
-    "orange flow lines. Right: the same forty points reach the same places along straight green lines.",
+    "Two panels over a pale density with five bent arms. Left: thirty grey noise points reach the arms along curved "
+    "orange flow lines. Right: the same thirty points reach the same places along straight green lines.",
 )
 
 # %% [markdown]
@@ -312,15 +306,15 @@ check("speed of a pair against eps - a0", (speed - (eps - a0)).abs().max(), belo
 # of the line as an adaptive solver of another library finds it.
 
 # %%
-times = torch.linspace(1, 0, 61)[:, None, None].expand(61, 40, 1)
-along = velocity(flow_lines, times)  # (61, 40, 2): v at every point of every flow line
+times = torch.linspace(1, 0, 61)[:, None, None].expand(61, 30, 1)
+along = velocity(flow_lines, times)  # (61, 30, 2): v at every point of every flow line
 u_by_average = (along[1:] + along[:-1]).mean(0) / 2  # trapezoid rule over [0, 1]
 exact_end = reference_solve(velocity, noise)
 
 off = (noise - u_by_average - exact_end).norm(dim=-1)
 check("noise minus average velocity against the end of the flow line", off.max(), below=0.01)
 
-zeros, ones = torch.zeros(40, 1), torch.ones(40, 1)
+zeros, ones = torch.zeros(30, 1), torch.ones(30, 1)
 u_of_package = average_velocity(velocity, noise, zeros, ones)
 check(
     "the package's u against the average",
@@ -508,8 +502,8 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** The number in a circle counts the episodes that ended there. SOM's paths reach all four goals, though not
-# equally often. SAC's paths go to one goal. A single Gaussian has one hump, and it has settled on one answer.
+# **What you should see.** The number in a circle counts the episodes that ended there. SOM's paths reach all four goals, each in
+# about a quarter of the episodes. SAC's paths go to one goal. A single Gaussian has one hump, and it has settled on one answer.
 #
 # Do not read this as a ranking. SAC walks straight and has the higher return; the reward of this task never asks for
 # variety. And this is one run of each. What you see is a difference in *kind*: one policy keeps several answers, the other
@@ -519,18 +513,18 @@ show(
 # ## Checks
 #
 # What did we claim? That the policy acts, that it acts repeatably, that it knows its job, and that it keeps four answers. Each
-# claim gets a bound. Counts fluctuate: if a goal has a true share of 15 %, then its share in 200 episodes is uncertain by
-# $\sqrt{0.15\cdot0.85/200}\approx2.5\,\%$. The bound on the rarest goal leaves room for that.
+# claim gets a bound. Counts fluctuate: if a goal has a true share of 25 %, then its share in 200 episodes is uncertain by
+# $\sqrt{0.25\cdot0.75/200}\approx3\,\%$. The bound on the rarest goal leaves room for that.
 
 # %%
 again = generate(noise, observation.expand(1000, -1))
 check("same noise, same actions: largest difference", (again - actions).abs().max(), below=1e-6)
 check("largest component of any action", actions.abs().max(), below=1.0001)
 check("mean return of uniformly random actions", random_returns.mean(), below=-2)
-check("mean return of SOM, N = 1", som_returns.mean(), above=0.2)
+check("mean return of SOM, N = 1", som_returns.mean(), above=0.4)
 check("mean return of SAC", sac_returns.mean(), above=0.4)
 check("share of SOM's episodes that reach a goal", (som_goals >= 0).mean(), above=0.95)
-check("share of SOM's rarest goal", counts(som_goals).min() / 200, above=0.08)
+check("share of SOM's rarest goal", counts(som_goals).min() / 200, above=0.15)
 check("share of SAC's most frequent goal", counts(sac_goals).max() / 200, above=0.95)
 
 # %% [markdown]
@@ -643,13 +637,13 @@ ax.plot(
 )
 ax.text(
     90,
-    walk(mean_action) + 0.35,
+    walk(mean_action) - 0.9,
     "the mean action: stand still",
     color=COLOURS["error"],
     ha="center",
 )
 ax.text(45, 1.15, "towards a goal", color="#00785a", ha="center")
-ax.set(xlim=(0, 360), ylim=(-9, 2), xlabel="direction of every step (degrees)", ylabel="return")
+ax.set(xlim=(0, 360), ylim=(-8, 2), xlabel="direction of every step (degrees)", ylabel="return")
 ax.set_xticks([0, 45, 90, 135, 180, 225, 270, 315, 360])
 show(
     fig,
@@ -681,18 +675,18 @@ def best_of(n):
     return seeded(draw)
 
 
-_, few_returns, few_goals = play(best_of(8))
-_, many_returns, many_goals = play(best_of(512))
-check("N = 8: mean return", few_returns.mean(), above=0.6)
-check("N = 8: share of the rarest goal", counts(few_goals).min() / 200, above=0.08)
-check("N = 512: mean return", many_returns.mean(), above=0.64)
-check("N = 512: share of the most frequent goal", counts(many_goals).max() / 200, above=0.9)
+_, few_returns, few_goals = play(best_of(2))
+_, many_returns, many_goals = play(best_of(32))
+check("N = 2: mean return", few_returns.mean(), above=0.58)
+check("N = 2: share of the rarest goal", counts(few_goals).min() / 200, above=0.08)
+check("N = 32: mean return", many_returns.mean(), above=0.64)
+check("N = 32: share of the most frequent goal", counts(many_goals).max() / 200, above=0.8)
 
 # %% [markdown]
-# A few candidates help a lot: the critic throws away steps that are too short or crooked, and all four goals stay. With 512
-# candidates the return hardly grows, but now nearly every episode ends at the same goal. The critic is a network. It grades the four
-# equal goals almost equally, and for a strict choice *almost* is not enough. The number $N$ is one more thermometer: the larger,
-# the colder.
+# Two candidates already help: the critic throws away steps that are short or crooked, and all four goals stay. With 32
+# the return is nearly that of a straight walk, but now most episodes end at the same goal. The critic is a network. It
+# grades the four equal goals *almost* equally, and a strict choice magnifies the rest. The number $N$ is one more
+# thermometer: the larger, the colder.
 
 # %% [markdown]
 # ## Exercises
@@ -817,7 +811,7 @@ check("exercise 3: largest error of an action", wrong, below=1e-5)
 # %% [markdown]
 # ### 4. Predict, then move the sliders · ●○○ · 5 min
 #
-# Call a lobe *alive* if more than 10 % of the actions point nearest to its goal. How many lobes are alive when the point is at
+# Call a lobe *alive* if more than 15 % of the actions point nearest to its goal. How many lobes are alive when the point is at
 # $(0,0)$, at $(-0.5,0)$ and at $(-0.5,0.5)$? Answer first. Then look with the explorer, and run the cell.
 
 
@@ -830,7 +824,7 @@ for place, answer in zip([(0.0, 0.0), (-0.5, 0.0), (-0.5, 0.5)], alive(), strict
     made = generate(noise, torch.tensor([place]).expand(1000, -1))
     lobes = torch.bincount((made @ good.T).argmax(-1), minlength=4)
     check(
-        f"exercise 4: error of your answer at {place}", abs((lobes > 100).sum() - answer), below=0.5
+        f"exercise 4: error of your answer at {place}", abs((lobes > 150).sum() - answer), below=0.5
     )
 
 # %% [markdown]

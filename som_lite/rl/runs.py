@@ -66,8 +66,15 @@ class Run:
         return cls(folder)
 
     def info(self) -> dict[str, Any]:
-        """Everything in config.json."""
-        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        """Everything in config.json. Raises ValueError when that is not what a run writes."""
+        path = self.folder / "config.json"
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        if not isinstance(info, dict) or not isinstance(info.get("config"), dict):
+            raise ValueError(f"{path} was not written by a run: it holds no settings")
+        return info
 
     def config(self) -> TrainConfig:
         """The settings of the run."""

@@ -108,3 +108,13 @@ def test_a_damaged_policy_is_named(run, tmp_path):
     (tmp_path / "policy.safetensors").write_bytes(policy[: len(policy) // 2])
     with pytest.raises(ValueError, match=r"policy\.safetensors is damaged"):
         load_agent(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("{", "damaged"), ("{}", "holds no settings"), ("[1]", "holds no settings")],
+)
+def test_a_config_that_no_run_wrote_is_named(tmp_path, text, complaint):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=f"config.json.*{complaint}"):
+        Run(tmp_path).config()
