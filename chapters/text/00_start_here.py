@@ -24,7 +24,7 @@
 # **What you need.** Calculus, probability and a little PyTorch. No reinforcement learning and no flows: both are
 # explained when they are needed.
 #
-# **Time and hardware.** ≈ 20 s of computing on one CPU core; allow 45 min for reading and exercises. No GPU.
+# **Time and hardware.** ≈ 10 s of computing on one CPU core; allow 45 min for reading and exercises. No GPU.
 #
 # Next: [02 · MeanFlow](02_meanflow.ipynb). Chapter 01 is planned, and 02 holds what it needs of it.
 
@@ -32,7 +32,7 @@
 # ## What this book is
 #
 # A robot sees a state and has to choose an action: a few real numbers, one for each motor. Often several quite
-# different actions are equally good. Pass the chair on the left, or on the right.
+# different actions are equally good: to get past a chair, left may be as good as right.
 #
 # A *policy* is the rule that chooses. This book builds policies that can keep all good answers and still decide
 # fast. They start from a random point and move it to an action. Here is the whole idea in one line:
@@ -54,11 +54,11 @@
 # **Run the cells** from top to bottom with Shift+Enter, or all at once: *Run → Run All Cells*. Change anything.
 # `git restore chapters/` brings the original back.
 #
-# **A green check is a claim that was tested.** A line such as `✓ error < 0.01 (here 0.0032)` states a bound and the
+# **A check mark ✓ is a claim that was tested.** A line such as `✓ error < 0.01 (here 0.0032)` states a bound and the
 # number that your machine found. If the bound does not hold, the cell stops with an error.
 #
-# **Sliders** belong to pictures called explorers. They work as soon as you have run their cell. Without a running
-# kernel you see a flip-book of the same picture, or a still.
+# **Sliders** belong to pictures called explorers. They work as soon as you have run their cell. Until then
+# you see a flip-book of the same picture, or a still.
 #
 # **Exercises** state their difficulty (●○○ to ●●●) and minutes. Each has a check that fails until you solve it, and a
 # hint and a solution that stay folded until you click.
@@ -94,7 +94,7 @@ import numpy as np
 import torch
 from matplotlib.patches import Circle
 
-from som_lite.flow.densities import GaussianMixture, pinwheel
+from som_lite.flow.densities import GaussianMixture, two_moons
 from som_lite.flow.meanflow import average_velocity, sample
 from som_lite.flow.ode import reference_solve, rk4_step, solve
 from som_lite.flow.paths import Linear
@@ -167,8 +167,10 @@ density_ax.set(ylim=(0, 1.15), xlabel="action $a$")
 
 noised = two_peaks.noised(path, 0.35)
 score_ax.fill_between(line[:, 0], noised.log_prob(line).exp(), color=COLOURS["noise"], alpha=0.5)
-for x in np.array([-1.5, -1.0, -0.35, 0.35, 1.1, 1.6]):
-    push = 0.08 * noised.score(torch.tensor([[x]], dtype=torch.float32)).item()
+for x in np.array([-1.7, -1.2, -0.08, 0.08, 1.2, 1.7]):
+    push = (
+        0.35 * noised.score(torch.tensor([[x]], dtype=torch.float32)).sign().item()
+    )  # direction only
     plots.arrow(score_ax, (x, 0.1), (push, 0.0), "score", width=0.014)
 score_ax.set(xlim=(-2.2, 2.2), ylim=(0, 0.75), xlabel="noised action $a_t$")
 
@@ -194,8 +196,11 @@ show(
 # %% [markdown]
 # **What you should see.** Read it like a comic. (1) A critic grades actions, here with two equally good ones. (2) Grades
 # become a density: better actions are more likely. (3) Noise smooths the density, and its *score* points uphill.
-# (4) The score gives a *velocity*, and points that follow it flow from noise to good actions along curved lines. (5) A
-# chord of such a line is an *average velocity*. (6) A network that knows the longest chord needs one call.
+# (4) The score gives a *velocity*, and points that follow it flow from noise to good actions along curved lines. (5) The
+# straight line between two points of such a curve, a chord, has the *average velocity* as its slope. (6) A network that
+# knows the longest chord needs one call.
+#
+# The chapters take the steps in another order: 4 and 5 come first, because flows can be learnt without a critic.
 #
 # | chapter | you leave able to | |
 # |---|---|---|
@@ -216,15 +221,15 @@ show(
 # %% [markdown]
 # ## The idea in one picture
 #
-# Take a density on the plane with five bent arms. We want random points of it. We know how to draw points from
+# Take a density on the plane, shaped like two moons. We want random points of it. We know how to draw points from
 # something simple, the standard normal density: that is *noise*. So we look for a rule that moves each noise point to
-# a place in an arm.
+# a place in a moon.
 #
 # A *flow* is such a rule. Each point follows a velocity, step by step. For this density the velocity is known in closed
 # form, so the picture shows the exact flow.
 
 # %%
-target = pinwheel()
+target = two_moons()
 
 
 def velocity(a, t):
@@ -247,7 +252,7 @@ for ax in (left, right):
     plots.key(ax, {"noise": ("noise", "points"), "data": ("data", "points")})
 show(
     fig,
-    "Two panels over a pale density with five bent arms. Left: thirty grey noise points reach the arms along curved "
+    "Two panels over a pale density of two interleaved moons. Left: thirty grey noise points reach the moons along curved "
     "orange flow lines. Right: the same thirty points reach the same places along straight green lines.",
 )
 
@@ -325,12 +330,13 @@ check(
 # %% [markdown]
 # ### Formula 3: from grades to probabilities
 #
-# A critic $Q(s,a)$ grades the action $a$ in the state $s$: it is the sum of rewards to expect from there on. How likely
+# A critic $Q(s,a)$ grades the action $a$ in the state $s$: it is the sum of rewards to expect
+# from this action on. How likely
 # should each action be? Boltzmann's answer:
 #
 # $$\pi(a\mid s) \;=\; \frac{\exp\big(Q(s,a)/\alpha\big)}{\text{the same, summed over all actions}} .$$
 #
-# In words: only *differences* of grades count, equal grades get equal probability, and the temperature $\alpha$ says how
+# (Where actions fill a continuum, the sum is an integral.) In words: only *differences* of grades count, equal grades get equal probability, and the temperature $\alpha$ says how
 # strict we are. A gap of $\alpha$ between two grades makes one action $e\approx2.7$ times as likely as the other.
 
 # %%
@@ -449,14 +455,14 @@ def counts(goals):
     return np.bincount(goals[goals >= 0], minlength=4)
 
 
-def seeded(draw, seed=0):
+def with_noise(draw, seed=0):
     """A policy that draws one action per state, from a noise stream of its own."""
     generator = torch.Generator().manual_seed(seed)
     return lambda observations: draw(observations, generator)
 
 
-som = seeded(lambda s, g: generate(torch.randn(len(s), 2, generator=g), s))
-random = seeded(lambda s, g: 2 * torch.rand(len(s), 2, generator=g) - 1)
+som = with_noise(lambda s, g: generate(torch.randn(len(s), 2, generator=g), s))
+random = with_noise(lambda s, g: 2 * torch.rand(len(s), 2, generator=g) - 1)
 som_paths, som_returns, som_goals = play(som)
 _, random_returns, random_goals = play(random)
 
@@ -466,7 +472,8 @@ _, random_returns, random_goals = play(random)
 # a hair better and would pick it every time. (We try it below.)
 #
 # For contrast we load a second recorded policy. It was trained on the same task for the same number of steps with networks
-# of the same size, by SAC, a widely used method. Its policy is a single Gaussian, squashed into the box.
+# of the same size, by *soft actor-critic* (SAC), a widely used method. Its policy is a single Gaussian, squashed into the
+# box.
 
 # %%
 sac_run = Run("recorded/sac/MultiGoal-v0/seed0")
@@ -506,8 +513,9 @@ show(
 # about a quarter of the episodes. SAC's paths go to one goal. A single Gaussian has one hump, and it has settled on one answer.
 #
 # Do not read this as a ranking. SAC walks straight and has the higher return; the reward of this task never asks for
-# variety. And this is one run of each. What you see is a difference in *kind*: one policy keeps several answers, the other
-# chooses one. Chapter 09 compares returns, with several seeds.
+# variety. This is one run of each. SOM's settings were picked out of five that were tried, and one of the five ended at a
+# single goal as well; SAC was run once. What you see is a difference in *kind*: noise that a network bends can form
+# four humps, a single Gaussian cannot. Chapter 09 is the place where returns are compared.
 
 # %% [markdown]
 # ## Checks
@@ -566,6 +574,7 @@ policy_explorer(
     generate,
     noise[:300],
     observation[0],
+    limit=2.0,
     coordinate=(0, 1),
     label=("x", "y"),
     span=(-1.0, 1.0),
@@ -573,10 +582,13 @@ policy_explorer(
 )
 
 # %% [markdown]
-# **What you should see.** In the middle the cloud of actions has four lobes, one around each cross. Follow the numbered points:
-# neighbours in the noise mostly stay neighbours, and a point joins the lobe on its own side. Move the point from the middle towards one
-# goal, and the four lobes become two and then one, because noise that used to go elsewhere is now sent to the nearest goal. A few
-# points lie between the lobes: a smooth network cannot tear the plane, it can only stretch it thin.
+# **What you should see.** In the middle the actions keep away from the centre and crowd around the four crosses: four dense
+# patches, or *lobes*, joined by thinner bands. Follow the numbers. A noise point joins the lobe on its own side, and a point near a border, such as 5,
+# may end up between lobes: a smooth network cannot tear the plane, it can only stretch it thin. Now move the point. On
+# an axis, at $(-0.5, 0)$ say, two of the four lobes remain, and near a goal, at $(0.5, 0.5)$, only one: noise that used to go
+# elsewhere is sent to the nearest goal.
+#
+# The actions fill the corners beyond the crosses. A vector longer than one counts as one, so it makes the same step.
 
 # %% [markdown]
 # ## What can go wrong
@@ -672,7 +684,7 @@ def best_of(n):
         candidates = generate(eps, observations.repeat_interleave(n, dim=0)).view(-1, n, 2)
         return best_of_n(agent.critic, observations, candidates)
 
-    return seeded(draw)
+    return with_noise(draw)
 
 
 _, few_returns, few_goals = play(best_of(2))
@@ -766,7 +778,7 @@ for gap, share in ((0.2, 0.9), (1.0, 0.6), (0.05, 0.99)):
 # %% [markdown]
 # ### 3. Find the bugs · ●●○ · 10 min
 #
-# This one-step policy runs without an error and sends nearly every action to the wall of the box. It holds two bugs, both of
+# This one-step policy runs without an error and sends half of its actions to the wall of the box. It holds two bugs, both of
 # them about time. Write it correctly.
 #
 # ```python
@@ -811,7 +823,7 @@ check("exercise 3: largest error of an action", wrong, below=1e-5)
 # %% [markdown]
 # ### 4. Predict, then move the sliders · ●○○ · 5 min
 #
-# Call a lobe *alive* if more than 15 % of the actions point nearest to its goal. How many lobes are alive when the point is at
+# A lobe belongs to each goal. Call it *alive* if more than 15 % of the actions point nearest to its goal. How many lobes are alive when the point is at
 # $(0,0)$, at $(-0.5,0)$ and at $(-0.5,0.5)$? Answer first. Then look with the explorer, and run the cell.
 
 

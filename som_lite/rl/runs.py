@@ -122,9 +122,13 @@ class Run:
         return _read_tensors(self._checkpoint) if self._checkpoint.exists() else None
 
     def describe(self, config: TrainConfig, wall_s: float) -> None:
-        """Rewrite config.json with what is known now: wall time and hashes."""
+        """Rewrite config.json with what is known now: wall time and hashes.
+
+        The commit stays the one that began the run: the tree may have changed since it was loaded.
+        """
         hashes = {n: _sha256(self.folder / n) for n in HASHED if (self.folder / n).exists()}
-        known = _describe(config) | {"wall_s": round(wall_s, 1), "sha256": hashes}
+        known = _describe(config) | {"commit": self.info()["commit"]}
+        known |= {"wall_s": round(wall_s, 1), "sha256": hashes}
         _write_json(self.folder / "config.json", known)
 
     def publish(self, root: str | Path) -> "Run":
