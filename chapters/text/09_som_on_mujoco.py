@@ -36,14 +36,15 @@
 # ### Reinforcement learning on half a page
 #
 # **The loop.** A robot is in a *state* $s$, a vector of angles and speeds. It chooses an *action* $a$, a vector of $d$
-# motor torques, each scaled to $[-1,1]$. All actions together form the *box* $[-1,1]^d$. The simulator answers with a number, the *reward* $R$, and with the next state $s'$. This
-# repeats. One run from a start to an end is an *episode*, and the sum of its rewards is the *return*.
+# motor torques, each scaled to $[-1,1]$. All actions together form the *box* $[-1,1]^d$. The simulator answers with a
+# number, the *reward* $R$, and with the next state $s'$. This repeats. One run from a start to an end is an *episode*,
+# and the sum of its rewards is the *return*.
 #
 # **The policy.** A rule that draws an action for a state is a *policy*, $\pi(a\mid s)$. We want one with a high return.
 # Nobody shows us good actions. All we have is what we tried and how it was rewarded.
 #
-# **The critic.** Call $Q(s,a)$ the expected sum of all later rewards if we take $a$ in $s$ and then follow the policy. A
-# reward that comes $k$ steps later counts $\gamma^k$, with a *discount* $\gamma$ a little below 1; so the sum stays
+# **The critic.** Call $Q(s,a)$ the expected sum of all later rewards if we take $a$ in $s$ and then follow the policy.
+# A reward that comes $k$ steps later counts $\gamma^k$, with a *discount* $\gamma$ a little below 1; so the sum stays
 # finite. A network that estimates $Q$ is a *critic*.
 #
 # **The TD target.** One step of the loop splits the sum into its first term and the rest. The rest is what the critic
@@ -51,8 +52,8 @@
 #
 # $$Q(s,a) = E\,\big[\,R+\gamma\,Q(s',a')\,\big],\qquad a'\sim\pi(\cdot\mid s').$$
 #
-# So regress $Q(s,a)$ on $y=R+\gamma\,Q(s',a')$, held constant. This $y$ is the *temporal-difference target*, TD target for
-# short.
+# So regress $Q(s,a)$ on $y=R+\gamma\,Q(s',a')$, held constant. This $y$ is the *temporal-difference target*, TD target
+# for short.
 #
 # **Two kinds of end.** An episode is *terminated* when the task is over: the robot fell, or reached its goal. Nothing
 # follows, so $y=R$. It is *truncated* when only the clock ran out. The world would go on, so $y$ keeps its second term.
@@ -223,8 +224,8 @@ show(
 #
 # 1. The critic has two peaks, the right one a little higher.
 # 2. The density has them too, and exaggerates the difference.
-# 3. Some noise moved an action to $a_t$ (grey). Where did it come from? Sixteen proposals (stems) are weighted by $e^{Q/\alpha}$. Their
-#    weighted mean is $m$ (black line).
+# 3. Some noise moved an action to $a_t$ (grey). Where did it come from? Sixteen proposals (stems) are weighted by
+#    $e^{Q/\alpha}$. Their weighted mean is $m$ (black line).
 # 4. The difference between $a_t$ and $m$ gives a velocity. Its flow lines lead from noise (right) to actions (left).
 # 5. MeanFlow replaces each curve by one straight jump with the same ends.
 # 6. The critic picks the best of a few jumps. The robot performs it, the buffer stores what happened, and the critic
@@ -235,9 +236,9 @@ show(
 #
 # ### The algorithm on one card
 #
-# Networks: two critics $Q_1,Q_2$, slow copies $Q_1',Q_2'$ of both, and the actor $u_\theta(a,r,t\mid s)$, an average velocity
-# as in chapter 02. Write $Q=\min(Q_1,Q_2)$ and $Q'=\min(Q_1',Q_2')$. Times run from data, $t=0$, to noise, $t=1$. (The letter $r$ is a time, as in
-# chapter 02. Rewards are $R$.)
+# Networks: two critics $Q_1,Q_2$, slow copies $Q_1',Q_2'$ of both, and the actor $u_\theta(a,r,t\mid s)$, an average
+# velocity as in chapter 02. Write $Q=\min(Q_1,Q_2)$ and $Q'=\min(Q_1',Q_2')$. Times run from data, $t=0$, to noise,
+# $t=1$. (The letter $r$ is a time, as in chapter 02. Rewards are $R$.)
 #
 # > **SOM.** Repeat for every step of the simulator:
 # >
@@ -252,17 +253,21 @@ show(
 # > 6. **Targets.** Move $Q_1',Q_2'$ a small way $\tau$ towards $Q_1,Q_2$.
 #
 # Step 6 keeps the targets of step 2 from chasing themselves. The minimum of two critics is a guard against optimism: a
-# critic errs upwards somewhere, and a search for the best action finds that place. Two critics seldom err upwards at the
-# same one.
+# critic errs upwards somewhere, and a search for the best action finds that place. Two critics seldom err upwards at
+# the same one.
 #
-# Now each step with a check. The test bench is an action with one component and $Q(a)=2a$, $\alpha=1$. Then
-# $p_0\propto e^{2a}$ on $[-1,1]$, and everything can be computed exactly.
+# Now each step with a check. The test bench is an action with one component and $Q(a)=2a$, $\alpha=1$. Then $p_0\propto
+# e^{2a}$ on $[-1,1]$, and everything can be computed exactly.
 #
 # ### Step 2: the TD target
 #
 # A robot earns 1 in every step, for ever. The discounted sum is $1+\gamma+\gamma^2+\dots=1/(1-\gamma)$: 100 for
-# $\gamma=0.99$. Does the TD target find it? Start with $Q=0$ and set $Q\leftarrow y$ many times. In each round the error shrinks by $\gamma$, and
-# $0.99^{2000}\approx2\cdot10^{-9}$, so after 2000 rounds the rest is 32-bit rounding, some $10^{-3}$ on a value of 100.
+# $\gamma=0.99$. Does the TD target find it? Start with $Q=0$ and set $Q\leftarrow y$ many times. In each round the
+# error shrinks by $\gamma$, and $0.99^{2000}\approx2\cdot10^{-9}$, so after 2000 rounds the rest is 32-bit rounding,
+# some $10^{-3}$ on a value of 100.
+#
+# (On the card $a'$ is the best of a few actions, where the recap had one draw. That is no contradiction: the policy
+# whose value we learn is the one that performs the best of a few.)
 
 # %%
 reward, never, gamma = torch.ones(1), torch.zeros(1), 0.99
@@ -296,11 +301,12 @@ check("step 2: error of the target at a terminal state, 1", abs(at_the_end - 1),
 #
 # $$\nabla_a\log p_t(a)=\frac{\mu_t\,m(a,t)-a}{\sigma_t^2} ,$$
 #
-# known as Tweedie's formula. So $m$ and the score carry the same information. This is the "score-based" in the name of SOM.
+# known as Tweedie's formula. So $m$ and the score carry the same information. This is the "score-based" in the name of
+# SOM.
 #
-# The check: $t=0.4$, so $\mu=0.6$ and $\sigma=0.4$, and $a=0.3$. The sum over the grid counts as exact. A single estimate
-# is noisy, so we look at the mean of 4000 of them, for $K=16$ and $K=256$. The ratio of two sums is biased by a term of order $1/K$. With
-# $K=256$ the mean is uncertain by less than 0.001.
+# The check: $t=0.4$, so $\mu=0.6$ and $\sigma=0.4$, and $a=0.3$. The sum over the grid counts as exact. A single
+# estimate is noisy, so we look at the mean of 4000 of them, for $K=16$ and $K=256$. The ratio of two sums is biased by
+# a term of order $1/K$. With $K=256$ the mean is uncertain by less than 0.001.
 
 
 # %%
@@ -326,19 +332,20 @@ check("step 3: effective number among 16 proposals", found[16].ess.mean(), above
 # The spread falls like $1/\sqrt K$: four times smaller for sixteen times the work. A regression averages over many
 # batches, so $K=16$ noisy proposals are enough for a start, and we save time.
 #
-# The last line is the *effective sample size*, $1/\sum_kw_k^2$. It is $K$ when all weights are equal and 1 when a single proposal takes
-# all. It tells whether $K$ and $\alpha$ fit each other, and every training below logs it as `ess`.
+# The last line is the *effective sample size*, $1/\sum_kw_k^2$. It is $K$ when all weights are equal and 1 when a
+# single proposal takes all. It tells whether $K$ and $\alpha$ fit each other. Every training below logs it as `ess`.
 #
 # ### Step 4: the velocity
 #
-# On the linear path $a_t=(1-t)\,a_0+t\,\varepsilon$, so $\varepsilon=\big(a_t-(1-t)a_0\big)/t$, and the velocity of one pair is
-# $\varepsilon-a_0=(a_t-a_0)/t$. The marginal velocity of chapter 02 is its mean, given where we are:
+# On the linear path $a_t=(1-t)\,a_0+t\,\varepsilon$, so $\varepsilon=\big(a_t-(1-t)a_0\big)/t$, and the velocity of one
+# pair is $\varepsilon-a_0=(a_t-a_0)/t$. The marginal velocity of chapter 02 is its mean, given where we are:
 #
 # $$v(a,t)=E[\varepsilon-a_0\mid a_t=a]=\frac{a-m(a,t)}{t} .$$
 #
-# No score is even needed on this path. Other paths need one. The paper of SOM uses the *variance-preserving* path (VP), whose velocity is
-# $v=-\tfrac12\beta_t\,(a+\text{score})$ with a given function $\beta_t$. `som_lite.flow.paths` knows both, and a check holds them together: from the
-# same $m$, the formula with $m$ and the formula with the score must agree.
+# No score is even needed on this path. Other paths need one. The paper of SOM uses the *variance-preserving* path (VP),
+# whose velocity is $v=-\tfrac12\beta_t\,(a+\text{score})$ with a given function $\beta_t$. `som_lite.flow.paths` knows
+# both, and a check holds them together: from the same $m$, the formula with $m$ and the formula with the score must
+# agree.
 
 # %%
 x, m = torch.tensor([[0.3], [-0.7], [1.2]]), torch.tensor([[0.5], [-0.2], [0.4]])
@@ -356,18 +363,19 @@ print(f"v(0.3, 0.4) = (0.3 - m) / 0.4 = {(0.3 - exact) / 0.4:.5f}")
 # ### Step 5: one jump
 #
 # In one dimension the answer is known before any training. Flow lines cannot cross. So they keep the order of the
-# points: the noise point below which 30 % of the noise lies goes to the action below which 30 % of $p_0$ lies. With the distribution functions
-# $\Phi$ of the noise and $F$ of the actions,
+# points: the noise point below which 30 % of the noise lies goes to the action below which 30 % of $p_0$ lies. With the
+# distribution functions $\Phi$ of the noise and $F$ of the actions,
 #
 # $$\varepsilon\;\longmapsto\;F^{-1}\big(\Phi(\varepsilon)\big),\qquad
 #   F^{-1}(p)=\tfrac12\log\!\big(e^{-2}+p\,(e^{2}-e^{-2})\big)\quad\text{for }p_0\propto e^{2a} .$$
 #
-# The one-step average velocity is therefore $u(\varepsilon,0,1)=\varepsilon-F^{-1}(\Phi(\varepsilon))$. Two checks. First, the exact velocity of steps 3 and 4, followed in
-# many small steps, must do this. (It stops at $t=0.01$, since it divides by $t$; hence an error near 0.01.)
+# The one-step average velocity is therefore $u(\varepsilon,0,1)=\varepsilon-F^{-1}(\Phi(\varepsilon))$. Two checks.
+# First, the exact velocity of steps 3 and 4, followed in many small steps, must do this. (It stops at $t=0.01$, since
+# it divides by $t$; hence an error near 0.01.)
 #
-# Second, the actor. We take the package's own agent, put our known $Q$ in the place of its critic, and call its `actor_update`
-# 1000 times. It sees one value of $Q$ per proposal and nothing else. Its *miss* is the mean distance of its action from the
-# exact one. Three seeds gave 0.05 to 0.07; the bound leaves room for other machines.
+# Second, the actor. We take the package's own agent, put our known $Q$ in the place of its critic, and call its
+# `actor_update` 1000 times. It sees one value of $Q$ per proposal and nothing else. Its *miss* is the mean distance of
+# its action from the exact one. Three seeds gave 0.05 to 0.07; the bound leaves room for other machines.
 
 
 # %%
@@ -443,17 +451,19 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** Left, the trained map (green) lies along the exact one (wide grey); the untrained one is flat. Right, the
-# histogram of one-step actions rises as the density does, though the actor never saw a sample of it. It stops short of the
-# edge at 1. There the density falls from its largest value to nothing, and a smooth map with a small net is slow to learn such a cliff.
+# **What you should see.** Left, the trained map (green) lies along the exact one (wide grey); the untrained one is
+# flat. Right, the histogram of one-step actions rises as the density does, though the actor never saw a sample of it.
+# It stops short of the edge at 1. There the density falls from its largest value to nothing, and a smooth map with a
+# small net is slow to learn such a cliff.
 #
 # This is the heart of SOM. It took a function $Q$, 16 proposals a row and 1000 regressions.
 #
 # ### Step 1: best of $N$
 #
-# Step 1 comes last, because it uses all the others. The density also holds middling actions. When the robot must act well, make $N$ candidates and perform the one that the critic
-# likes best. In our example the best is the largest, so best-of-$N$ has the distribution function $F^N$, and its median is
-# $F^{-1}\big(2^{-1/N}\big)$. We draw exact candidates and compare.
+# Step 1 comes last, because it uses all the others. The density also holds middling actions. When the robot must act
+# well, make $N$ candidates and perform the one that the critic likes best. In our example the best is the largest, so
+# best-of-$N$ has the distribution function $F^N$, and its median is $F^{-1}\big(2^{-1/N}\big)$. We draw exact
+# candidates and compare.
 
 # %%
 exact_draws = exact_action(torch.randn(20_000, 32, generator=g))
@@ -465,14 +475,15 @@ for N in (1, 8, 32):
     check(f"step 1: error of the median, N = {N}", error, below=0.02)
 
 # %% [markdown]
-# With $N=1$ the robot draws from the Boltzmann density itself. With a larger $N$ it draws from a narrower one: $N$ acts like a lower temperature, after the
-# training and without it. While it explores, SOM uses a small $N$. When it is evaluated, a large one.
+# With $N=1$ the robot draws from the Boltzmann density itself. With a larger $N$ it draws from a narrower one. So a
+# larger $N$ acts like a lower temperature, but it can be chosen after the training. While it explores, SOM uses a small
+# $N$. When it is evaluated, a large one.
 
 # %% [markdown]
 # ## Code
 #
-# The agent is one file, `som_lite/rl/agents/som.py`. Below are its methods, printed from the installed package. A number in a
-# comment points to the note under the listing. (The cell fails if a note no longer fits its line.)
+# The agent is one file, `som_lite/rl/agents/som.py`. Below are its methods, printed from the installed package. A
+# number in a comment points to the note under the listing. (The cell fails if a note no longer fits its line.)
 #
 # ### Acting: card, step 1
 
@@ -541,8 +552,9 @@ listing(
 # %% [markdown]
 # ### The settings
 #
-# All settings are in one dataclass. `SOMConfig()` is this book's advice. `SOMConfig.paper()` is a literal reading of the
-# paper, whose code and full settings are not public; so it is a reading, no more. The table is made from the source.
+# All settings are in one dataclass. `SOMConfig()` is this book's advice. `SOMConfig.paper()` is a literal reading of
+# the paper, whose code and full settings are not public; so it is a reading, no more. The table is made from the
+# source.
 
 # %%
 fields = inspect.getsource(SOMConfig).split("def ")[0]
@@ -558,13 +570,16 @@ for name, default in ours.items():
 # An empty third column means "the same". Where the two differ in kind:
 #
 # * **path**: the paper's VP path against the linear one, where $v=(a-m)/t$.
-# * **estimator**: the paper averages *gradients* of $Q$ over the proposals. We average the proposals, which needs no backward pass through the critic.
-# * **box**: the paper's proposals are free normals. Ours stay in the box. What happens otherwise is shown in *What can go wrong*.
-# * **unit_norm**: the paper rescales every score to one fixed length. Then the length no longer says how sure the critic is.
+# * **estimator**: the paper averages *gradients* of $Q$ over the proposals. We average the proposals, which needs no
+#   backward pass through the critic.
+# * **box**: the paper's proposals are free normals. Ours stay in the box. What happens otherwise is shown in *What can
+#   go wrong*.
+# * **unit_norm**: the paper rescales every score to one fixed length. Then the length no longer says how sure the
+#   critic is.
 # * **K**: 100 against 16. This decides the cost.
 #
-# Beside the two updates there is nothing but bookkeeping. `som_lite.rl.train.train` steps the simulator, stores, updates, evaluates every so
-# often, writes a row of `curve.csv`, saves. It is also the command `som-lite train`.
+# Beside the two updates there is nothing but bookkeeping. `som_lite.rl.train.train` steps the simulator, stores,
+# updates, evaluates every so often, writes a row of `curve.csv`, saves. It is also the command `som-lite train`.
 
 # %% [markdown]
 # ## Checks
@@ -572,15 +587,16 @@ for name, default in ours.items():
 # ### Live: four right answers
 #
 # A point starts at the centre of a plane. Four goals lie on the diagonals, all equally good. Reaching one pays 1 and
-# terminates the episode; each step costs 0.1 times the distance to the nearest goal; after 40 steps time is up. From the centre, $Q$ has four equal peaks.
+# terminates the episode; each step costs 0.1 times the distance to the nearest goal; after 40 steps time is up. From
+# the centre, $Q$ has four equal peaks.
 #
 # What return is good? The shortest way takes five steps and returns about 0.66. A point that never moves loses
-# $40\cdot0.1\cdot\sqrt2\approx5.7$; one that moves at random does not fare much better, as the first check says. A policy above 0.3
-# has learned; nothing else gets there. (When this was written, six seeds gave 0.63 to 0.66.)
+# $40\cdot0.1\cdot\sqrt2\approx5.7$; one that moves at random does not fare much better, as the first check says. A
+# policy above 0.3 has learned; nothing else gets there. (When this was written, six seeds gave 0.63 to 0.66.)
 #
 # SAC, *soft actor-critic*, is trained beside it. Its policy is one Gaussian per state, whose mean and spread a network
-# computes, squashed into the box. It maximises the return plus $\alpha$ times the entropy of the policy, a measure of how spread out it is. So it too
-# aims at $e^{Q/\alpha}$, but within a family of single bumps.
+# computes, squashed into the box. It maximises the return plus $\alpha$ times the entropy of the policy, a measure of
+# how spread out it is. So it too aims at $e^{Q/\alpha}$, but within a family of single bumps.
 
 
 # %%
@@ -654,21 +670,24 @@ check("Q at the goal that SOM prefers, above the mean of the four", preference, 
 check("share of that goal among SOM's actions", shares.max(), above=0.25)
 
 # %% [markdown]
-# **What you should see.** Left: SOM learns within some hundred updates. Middle: actions from the same state, on the critic's own shades. They are dense
-# where the shade is dark. This is the promise of SOM kept: the policy is the density of *its critic*, whatever shape that has.
+# **What you should see.** Left: SOM learns within some hundred updates. Middle: actions from the same state, on the
+# shades of SOM's own critic. They are dense towards the dark corner. This is what SOM promises: the policy follows the
+# density of *its critic*. Right: SAC's cloud is a single bump on the shades of *its* critic. If there is a second dark
+# corner, the bump has to ignore it.
 #
-# But the task is symmetric, and the critic is not. Why? The goal that was found first was visited more often. So its $Q$ rose first,
-# so the policy preferred it, so it was visited even more. The loop in the first picture feeds on itself. A policy that *can*
-# hold four answers does not hold them by that alone: it needs a critic that does. [Chapter 00](00_start_here.ipynb) shows a
-# run with settings that keep more goals alive, at some cost of return.
+# But the task is symmetric, and the critic is not. Why? The goal that was found first was visited more often. So its
+# $Q$ rose first, so the policy preferred it, so it was visited even more. The loop in the first picture feeds on
+# itself. A policy that *can* hold four answers does not hold them by that alone: it needs a critic that does. [Chapter
+# 00](00_start_here.ipynb) shows a run with settings that keep more goals alive, at some cost of return.
 #
 # ### One thousand steps of HalfCheetah
 #
-# MuJoCo is a physics simulator. HalfCheetah is a flat runner with $d=6$ motors and 17 numbers as state. It earns its forward
-# speed, less a small cost of the torques, in each of 1000 steps. It cannot fall, so no episode ever terminates; each is truncated.
+# MuJoCo is a physics simulator. HalfCheetah is a flat runner with $d=6$ motors and 17 numbers as state. It earns its
+# forward speed, less a small cost of the torques, in each of 1000 steps. It cannot fall, so no episode ever terminates;
+# each is truncated.
 #
-# A thousand steps are one episode. They teach nothing worth measuring, but they show the machine at work, with the book's own settings: 700 random actions, then 300 steps with
-# one update each.
+# A thousand steps are one episode. They teach nothing worth measuring, but they show the machine at work, with the
+# book's own settings: 700 random actions, then 300 steps with one update each.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -692,14 +711,14 @@ check("share of columns without a NaN", finite, above=0.99)
 # | `critic_loss` | squared TD error, both critics | **may rise**: it grows with the square of $Q$ |
 # | `q_mean` | mean of $Q$ on the batch | of the order of the discounted return, and not far above it |
 # | `actor_loss` | MeanFlow loss | **need not fall**: it contains the noise of the estimated $v$ |
-# | `ess` | effective number of proposals | between 2 and $K/2$. Near $K$: $\alpha$ is too large. Near 1: too small |
+# | `ess` | effective number of proposals | 1.5 to $K/2$, steady. Near $K$: $\alpha$ is too large. Near 1: too small |
 # | `speed` | mean length of $v$ | 1 to 4, and steady. Growth without end is a warning |
 # | `q_scale` | spread of $Q$ over proposals | grows with $Q$ |
 #
 # ### Recorded runs
 #
-# Learning to run takes tens of thousands of steps, more than a chapter may. So the next runs are *recorded*: each folder holds its settings, its curve and its policy, and a
-# fingerprint of both files.
+# Learning to run takes tens of thousands of steps, more than a chapter may. So the next runs are *recorded*: each
+# folder holds its settings, its curve and its policy, and a fingerprint of both files.
 
 # %%
 recorded = Path("recorded")
@@ -728,8 +747,9 @@ for run in [*runs["som"], *runs["sac"]]:
 # %% [markdown]
 # (The wall time is that of a real machine, with whatever else it did meanwhile.)
 #
-# Each first line is the exact command. It makes the same run again, on the same machine bit for bit. On another processor the last digits differ, and in
-# reinforcement learning last digits grow: the curve will be another one of the same kind.
+# Each first line is the exact command. It makes the same run again, on the same machine bit for bit. On another
+# processor the last digits differ, and in reinforcement learning last digits grow: the curve will be another one of the
+# same kind.
 
 # %%
 floor = evaluate(Uniform(6), "HalfCheetah-v5", episodes=5).mean()
@@ -750,19 +770,28 @@ ax.set_ylim(floor - 0.15 * (top - floor), 1.05 * top)
 counts = " and ".join(f"{len(runs[kind])} of {kind.upper()}" for kind in runs if runs[kind])
 show(
     fig,
-    f"Return against environment steps on HalfCheetah-v5, one line a seed: {counts}. All start near the dotted line of "
-    "random actions and rise.",
+    f"Return against environment steps on HalfCheetah-v5, one line a seed: {counts}. All start low, near the dotted "
+    "line of random actions, and rise far above it.",
 )
 for kind in runs:
     for run in runs[kind]:
         rise = run.curve()["return_mean"][-1] - floor
         name = f"{kind.upper()}, seed {run.config().seed}: last return above random actions"
         check(name, rise, above=500)
+if runs["sac"]:
+    som_end, sac_end = (runs[kind][0].curve()["return_mean"][-1] for kind in ("som", "sac"))
+    som_s, sac_s = (runs[kind][0].info()["wall_s"] for kind in ("som", "sac"))
+    print(f"first seeds, SAC over SOM: return {sac_end / som_end:.5f}, time {sac_s / som_s:.5f}")
 
 # %% [markdown]
-# **What you should see.** Solid green is SOM, dashed blue is SAC, one line a seed. All rise far above random actions. Lines of the same colour differ by nothing but
-# the seed. Before you say that one method beats another, compare the gap between the colours with the gap between
-# lines of one colour. With a handful of seeds and a short budget, "about as good" is often all that can be said.
+# **What you should see.** Solid green is SOM, dashed blue is SAC, one line a seed. All rise far above random actions,
+# and they rise about equally. Lines of the same colour differ by nothing but the seed. Before you say that one method
+# beats another, compare the gap between the colours with the gap between lines of one colour. With few seeds and a
+# short budget, "about as good" is all that can be said.
+#
+# That is a sober result, and an honest one. SAC needs less time for it. On this task, at this budget, a single bump per
+# state seems to be enough. SOM's richer policy has to earn its price elsewhere: where several answers are good, or where
+# the robot must not commit too soon.
 #
 # A return counts for more when the logged numbers behave. Here are three of them for the first SOM run.
 
@@ -772,31 +801,38 @@ log = run.curve()
 fig, axes = figure(9.6, 3.2, ncols=3)
 panels = {"critic_loss": "critic loss", "actor_loss": "actor loss", "ess": "ess, of 16 proposals"}
 for ax, (column, title) in zip(axes, panels.items(), strict=True):
-    ax.plot(log["step"], log[column], color=GREEN)
-    ax.set(title=title, xlabel="environment steps", ylim=(0, 1.15 * np.nanmax(log[column])))
-    ax.locator_params(axis="x", nbins=4)
+    ax.plot(log["step"] / 1000, log[column], color=GREEN)
+    ax.set(
+        title=title,
+        xlabel="thousand steps",
+        xlim=(0, None),
+        ylim=(0, 1.15 * np.nanmax(log[column])),
+    )
 show(
     fig,
-    "Three logged numbers of a recorded SOM run against the steps. The critic loss rises, the actor loss soon becomes "
-    "flat, and the effective sample size settles at a few proposals of the sixteen.",
+    "Three logged numbers of a recorded SOM run against the steps. The critic loss rises severalfold, the actor loss stays "
+    "between two and four, and the effective sample size stays near two of sixteen.",
 )
 critic_loss, actor_loss = (log[k][np.isfinite(log[k])] for k in ("critic_loss", "actor_loss"))
 check("critic loss, last row over second row", critic_loss[-1] / critic_loss[1], above=2)
 check("actor loss, last row over second row", actor_loss[-1] / actor_loss[1], above=0.3, below=3)
 
 # %% [markdown]
-# **What you should see.** Just what the table called healthy, and what often alarms: the critic loss grew while the robot learned to run, for
-# $Q$ grew with it. The actor loss became flat at the noise of its target. Judge neither; judge returns.
+# **What you should see.** Just what the table called healthy, and what often alarms: the critic loss grew while the
+# robot learned to run, for $Q$ grew with it. The actor loss hardly moved: most of it is the noise of its target. The
+# effective sample size of about 2 says that $\alpha=0.1$ is picky. Judge none of them alone; judge returns.
 #
 # Beside every learning curve there should stand: the version of the task, steps *and* updates, seeds, episodes per
-# evaluation, $N$ in evaluation, and whether the last or the best checkpoint counts. Here: v5, one update a step after the random ones, the seeds in the labels,
-# and the last checkpoint. The commands above say the rest.
+# evaluation, $N$ in evaluation, and whether the last or the best checkpoint counts. Here: v5, one update a step after
+# the random ones, the seeds in the labels, and the last checkpoint. The commands above say the rest.
 #
 # ### Evaluate a recorded policy
 #
-# A curve is a claim. The policy is beside it, so let us test the claim: run it for five episodes and compare with the last rows of its curve.
+# A curve is a claim. The policy is beside it, so let us test the claim: run it for five episodes and compare with the
+# last rows of its curve.
 #
-# How close should we come? The same policy starts in other states, and one episode differs from the next. The bound asks for two thirds of the recorded return.
+# How close should we come? The same policy starts in other states, and one episode differs from the next. The bound
+# asks for two thirds of the recorded return.
 
 # %%
 run = runs["som"][0]
@@ -810,16 +846,16 @@ first, second = (evaluate(agent, config.env, episodes=1, seed=7) for _ in range(
 check("the same seed twice: difference", np.abs(first - second).max(), below=1e-9)
 
 # %% [markdown]
-# (`seed=` here decides start states and noise, and the seed derived here is the one of the last row. The recorded weights are kept in half precision, so the
-# numbers differ a little all the same.)
+# (`seed=` here decides start states and noise, and the seed derived here is the one of the last row. The recorded
+# weights are kept in half precision, so the numbers differ a little all the same.)
 #
 # To see it run, type `som-lite evaluate chapters/recorded/som/HalfCheetah-v5/seed0 --video cheetah.mp4` in a terminal.
 #
 # ### What it costs
 #
-# Time on a machine depends on the machine. So the tests of this book compare the names in the table below and the ratios
-# under it; the milliseconds are those of the last run. They are processor time of one thread, the median of several calls,
-# with HalfCheetah's sizes and the settings of the book.
+# Time on a machine depends on the machine. So the tests of this book compare the names in the table below and the
+# ratios under it; the milliseconds are those of the last run. They are processor time of one thread, the median of
+# several calls, with HalfCheetah's sizes and the settings of the book.
 
 
 # %%
@@ -885,19 +921,20 @@ check("32 candidates: 20 steps over one", by_steps, above=2)
 # %% [markdown]
 # Three things to take away.
 #
-# * **The proposals are the cost.** An actor update evaluates both critics at $B\times K$ actions. $K=100$ with gradients, the paper's
-#   reading, costs many times $K=16$ without. (`bf16` evaluates the proposals in a short number format. It pays on processors that have
-#   one, and costs on others.)
-# * **Candidates are cheap, steps are dear.** Thirty-two candidates go through the network as one batch. Twenty steps go through it one after the other. This is what
-#   one-step generation buys.
-# * **SAC is cheaper.** Its update has one action per state. SOM pays for a richer policy with computing time, not with samples.
+# * **The proposals are the cost.** An actor update evaluates both critics at $B\times K$ actions. $K=100$ with
+#   gradients, the paper's reading, costs many times $K=16$ without. (`bf16` evaluates the proposals in a short number
+#   format. It pays on processors that have one, and costs on others.)
+# * **Candidates are cheap, steps are dear.** Thirty-two candidates go through the network as one batch. Twenty steps go
+#   through it one after the other. This is what one-step generation buys.
+# * **SAC is cheaper.** Its update has one action per state. SOM pays for a richer policy with computing time.
 
 # %% [markdown]
 # ## Explorer
 #
-# The recorded policy, in a state of its own life: the one after 100 steps of an episode. Each point on the left is a noise vector with six
-# components, of which two are shown. On the right is the action that the policy makes of it: the torques of the back thigh and the back shin. The second slider changes what the policy sees: the
-# tilt of the trunk, in radians.
+# The recorded policy, in a state of its own life: the one after 100 steps of an episode. Each point on the left is a
+# noise vector with six components, of which two are shown. On the right is the action that the policy makes of it: the
+# torques of the back thigh and the back shin. The second slider changes what the policy sees: the tilt of the trunk, in
+# radians.
 
 # %%
 env = make_env("HalfCheetah-v5")
@@ -920,9 +957,11 @@ tilt = policy_explorer(
 tilt
 
 # %% [markdown]
-# **What you should see.** Move *progress* from 0 to 1: grey noise travels along straight lines, one network call, to the policy's actions. Points that start close together need not end close together, because
-# four more components of noise are not shown. At progress 1 all points are in the dashed box, many of them on its edge: a runner
-# likes full torque. The cross is what the robot would perform: the best of 32 by the critic. Move *tilt*: the cloud moves, for a runner that leans needs another push. Where the cloud is wide, the critic sees little difference between actions.
+# **What you should see.** Move *progress* from 0 to 1: grey noise travels along straight lines, one network call, to
+# the policy's actions. Points that start close together may end apart, because four more components of their noise are
+# not shown. At progress 1 all points are in the dashed box, many of them on its edge: a runner likes full torque. The
+# cross is what the robot would perform: the best of 32 by the critic. Move *tilt*: the cloud moves, for a runner that
+# leans needs another push. Where the cloud is wide, the critic sees little difference between actions.
 
 # %%
 least, most = state.clone(), state.clone()
@@ -936,12 +975,12 @@ check("largest component of any action", torch.stack([low, high]).abs().max(), b
 # %% [markdown]
 # ## What can go wrong
 #
-# Four mistakes from published code, each run on purpose.
+# Four mistakes, each run on purpose. The first two were found in published code, more than once.
 #
 # ### A time limit taken for an end
 #
-# The robot that earns 1 in every step, again. The task has no end, but episodes are cut after $T$ steps. The mistake: store
-# `terminated or truncated`. Then one tuple in $T$ claims that nothing follows. What does the critic learn?
+# The robot that earns 1 in every step, again. The task has no end, but episodes are cut after $T$ steps. The mistake:
+# store `terminated or truncated`. Then one tuple in $T$ claims that nothing follows. What does the critic learn?
 
 # %%
 for T, task in ((1000, "HalfCheetah"), (200, "Pendulum"), (50, "Reacher")):
@@ -955,12 +994,15 @@ for T, task in ((1000, "HalfCheetah"), (200, "Pendulum"), (50, "Reacher")):
     check(f"T = {T}: difference from the formula below", error, below=0.01)
 
 # %% [markdown]
-# The critic sees no clock, so it spreads the false end over all states: the value becomes $1/\big(1-\gamma(1-\tfrac1T)\big)$. The shorter the limit, the worse. Nothing crashes; the robot just plans for a world that ends at random.
+# The critic sees no clock, so it spreads the false end over all states: the value becomes
+# $1/\big(1-\gamma(1-\tfrac1T)\big)$. The shorter the limit, the worse. Nothing crashes; the robot just plans for a
+# world that ends at random.
 #
 # ### Noise after the clip
 #
-# Some codes add exploration noise to an action that was already clipped. The simulator clips once more, silently. The buffer stores what
-# the simulator never did. How often? We take actions of the recorded policy and add noise of standard deviation 0.1.
+# Some codes add exploration noise to an action that was already clipped. The simulator clips once more, silently. The
+# buffer stores what the simulator never did. How often? We take actions of the recorded policy and add noise of
+# standard deviation 0.1.
 
 # %%
 states = []
@@ -988,13 +1030,13 @@ env.close()
 check("difference between doing 1.3 and doing 1", np.abs(one_way - other_way).max(), below=1e-9)
 
 # %% [markdown]
-# The simulator sees no difference; the critic does. It is trained on actions that do not exist, and learns what cannot be checked. The cure is one line: clip after the noise.
-# SOM needs no such noise: its actions are random already.
+# The simulator sees no difference; the critic does. It is trained on actions that do not exist, and learns what cannot
+# be checked. The cure is one line: clip after the noise. SOM needs no such noise: its actions are random already.
 #
 # ### One candidate in evaluation
 #
-# $N$ is a setting of the *evaluation* too. Here is one recorded policy, the same networks, with $N=1$, $4$ and $32$ on the same start states. First
-# how much better the critic thinks the best of 32 is; then what they return.
+# $N$ is a setting of the *evaluation* too. Here is one recorded policy, the same networks, with $N=1$, $4$ and $32$ on
+# the same start states. First how much better the critic thinks the best of 32 is; then what they return.
 
 # %%
 with torch.no_grad():
@@ -1011,19 +1053,22 @@ agent.config = config.config
 check("return with N = 32 over return with N = 1", returns[32] / returns[1], above=1.2)
 
 # %% [markdown]
-# The first number has a yardstick: the best of 32 draws from a normal lies 2.07 standard deviations above the mean. $Q$ over the candidates
-# has a long lower tail and a blunt top, which gives less.
+# The first number has a yardstick: the best of 32 draws from a normal lies 2.07 standard deviations above the mean. $Q$
+# over the candidates has a long lower tail and a blunt top, which gives less.
 #
-# The returns are the lesson. Nothing was trained between the lines. A single draw also performs the middling actions that the Boltzmann density
-# holds on purpose; the best of 32 leaves them out. (SAC does something similar: in evaluation it performs the middle of its
-# Gaussian and draws nothing.) So a return without its $N$ means little. Report $N$, and compare methods only when each is evaluated as it is meant to be.
+# The returns are the lesson. Nothing was trained between the lines. A single draw also performs the middling actions
+# that the Boltzmann density holds on purpose; the best of 32 leaves them out. (SAC does something similar: in
+# evaluation it performs the middle of its Gaussian and draws nothing.) So a return without its $N$ means little. Report
+# $N$, and compare methods only when each is evaluated as it is meant to be.
 #
-# The gain rests on the critic. If it errs upwards at strange actions, many candidates find just those, and more of them may do harm.
+# The gain rests on the critic. If it errs upwards at strange actions, many candidates find just those, and more of them
+# may do harm.
 #
 # ### Proposals outside the box
 #
-# Let the proposals be free normals instead of truncated ones. Our example $Q=2a$, $\alpha=1$ can again be computed. Without the box, $e^{2a}$ times a normal with mean
-# $0.5$ and standard deviation $\tfrac23$ is a normal with mean $0.5+2\cdot(\tfrac23)^2=1.38889$: a posterior mean that *no action has*.
+# Let the proposals be free normals instead of truncated ones. Our example $Q=2a$, $\alpha=1$ can again be computed.
+# Without the box, $e^{2a}$ times a normal with mean $0.5$ and standard deviation $\tfrac23$ is a normal with mean
+# $0.5+2\cdot(\tfrac23)^2=1.38889$: a posterior mean that *no action has*.
 
 # %%
 free = posterior_mean_estimate(q, a, 0.4, path, 1.0, 256, g, box=False)
@@ -1041,88 +1086,19 @@ wider = q_free.std(1).mean() / q_box.std(1).mean()
 check("spread of Q over free proposals over that in the box", wider, above=1.05)
 
 # %% [markdown]
-# In six dimensions nearly every free proposal is outside. There the critic has never seen an action, and
-# extrapolates. The softmax then looks for the *largest* of these inventions. Truncated proposals cannot ask such questions.
+# In six dimensions nearly every free proposal is outside. There the critic has never seen an action, and extrapolates.
+# The softmax then looks for the *largest* of these inventions. Truncated proposals cannot ask such questions.
 
 # %% [markdown]
 # ## Exercises
 #
-# Each stub raises `NotImplementedError`. Replace its body and run the cell: a ✓ line says that you are done.
-
-# %% [markdown]
-# ### 1. Find the bug: a missing bracket · ●○○ · 5 min
-#
-# Published code brings $Q$ to mean 0 and standard deviation 1 before the softmax, so that $\alpha$ means the same for every task. It says
-#
-# ```python
-# def normalise(q):
-#     return q - q.mean() / q.std()
-# ```
-#
-# Write it correctly. Before you run the check: the softmax ignores a constant that is added to all values. So what did the wrong line do to the weights?
+# Each stub raises `NotImplementedError`. Replace its body and run the cell: a ✓ line says that you are done. The next
+# cell holds what the checks need.
 
 
-# %% tags=["exercise", "raises-exception"]
-def normalise(q):
-    raise NotImplementedError
-
-
-raw = 300 + 40 * torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
-
-
+# %%
 def mean_ess(values):
     return effective_sample_size(importance_weights(values, 1.0)).mean()
-
-
-check("exercise 1: mean", normalise(raw).mean().abs(), below=1e-3)
-check("exercise 1: standard deviation", normalise(raw).std(), above=0.999, below=1.001)
-change = abs(mean_ess(normalise(raw)) - mean_ess(normalise(10 * raw)))
-check("exercise 1: change of ess when Q is ten times larger", change, below=1e-3)
-check("exercise 1: ess with the bug, of 16", mean_ess(raw - raw.mean() / raw.std()), below=1.5)
-
-# %% [markdown]
-# <details><summary>Hint</summary>
-#
-# Division binds more strongly than subtraction. Which number is subtracted from every $q$?
-#
-# </details>
-
-# %% [markdown]
-# <details><summary>Solution</summary>
-#
-# The wrong line subtracts one constant, which the softmax ignores. So it did *nothing*: the normalisation was switched off, and the temperature was 1 in raw units of $Q$. With a spread of
-# 40 a single proposal takes all the weight. No error, no warning, and the method still learns something: only a test on the scale finds it.
-#
-# ```python
-# def normalise(q):
-#     return (q - q.mean()) / q.std()
-# ```
-#
-# </details>
-
-# %% [markdown]
-# ### 2. Find the bugs: a collecting loop · ●●○ · 15 min
-#
-# This loop fills a replay buffer. It runs, the agent even learns a little, and it has three mistakes. Write it correctly.
-#
-# ```python
-# def collect(env, policy, replay, steps, noise):
-#     obs, _ = env.reset(seed=0)
-#     for _ in range(steps):
-#         action = np.clip(policy(obs), -1, 1) + noise()
-#         next_obs, reward, terminated, truncated, _ = env.step(action)
-#         if terminated or truncated:
-#             next_obs, _ = env.reset()
-#         replay.add(obs, action, reward, next_obs, terminated or truncated)
-#         obs = next_obs
-# ```
-#
-# The check runs it on a cart that is moved by the action, never terminates and is cut off after 10 steps; its state counts the steps of the episode.
-
-
-# %% tags=["exercise", "raises-exception"]
-def collect(env, policy, replay, steps, noise):
-    raise NotImplementedError
 
 
 class Cart(gym.Env):
@@ -1141,6 +1117,88 @@ class Cart(gym.Env):
         return self.state.copy(), 1.0, False, False, {}
 
 
+def boltzmann_draws(b, shape):
+    p = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.log(math.exp(-b) + p * (math.exp(b) - math.exp(-b))) / b
+
+
+# %% [markdown]
+# ### 1. Find the bug: a missing bracket · ●○○ · 5 min
+#
+# Published code brings $Q$ to mean 0 and standard deviation 1 before the softmax, so that $\alpha$ means the same for
+# every task. It says
+#
+# ```python
+# def normalise(q):
+#     return q - q.mean() / q.std()
+# ```
+#
+# Write it correctly. Before you run the check: the softmax ignores a constant that is added to all values. So what did
+# the wrong line do to the weights?
+
+
+# %% tags=["exercise", "raises-exception"]
+def normalise(q):
+    raise NotImplementedError
+
+
+raw = 300 + 40 * torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+
+
+check("exercise 1: mean", normalise(raw).mean().abs(), below=1e-3)
+check("exercise 1: standard deviation", normalise(raw).std(), above=0.999, below=1.001)
+change = abs(mean_ess(normalise(raw)) - mean_ess(normalise(10 * raw)))
+check("exercise 1: change of ess when Q is ten times larger", change, below=1e-3)
+check("exercise 1: ess with the bug, of 16", mean_ess(raw - raw.mean() / raw.std()), below=1.5)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Division binds more strongly than subtraction. Which number is subtracted from every $q$?
+#
+# </details>
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The wrong line subtracts one constant, which the softmax ignores. So it did *nothing*: the normalisation was switched
+# off, and the temperature was 1 in raw units of $Q$. With a spread of 40 a single proposal takes all the weight. No
+# error, no warning, and the method still learns something: only a test on the scale finds it.
+#
+# ```python
+# def normalise(q):
+#     return (q - q.mean()) / q.std()
+# ```
+#
+# </details>
+
+# %% [markdown]
+# ### 2. Find the bugs: a collecting loop · ●●○ · 15 min
+#
+# This loop fills a replay buffer. It runs, the agent even learns a little, and it has three mistakes. Write it
+# correctly.
+#
+# ```python
+# def collect(env, policy, replay, steps, noise):
+#     obs, _ = env.reset(seed=0)
+#     for _ in range(steps):
+#         action = np.clip(policy(obs), -1, 1) + noise()
+#         next_obs, reward, terminated, truncated, _ = env.step(action)
+#         if terminated or truncated:
+#             next_obs, _ = env.reset()
+#         replay.add(obs, action, reward, next_obs, terminated or truncated)
+#         obs = next_obs
+# ```
+#
+# The check runs it on a cart that is moved by the action, never terminates and is cut off after 10 steps; its state
+# counts the steps of the episode.
+
+
+# %% tags=["exercise", "raises-exception"]
+def collect(env, policy, replay, steps, noise):
+    raise NotImplementedError
+
+
 cart, memory = gym.wrappers.TimeLimit(Cart(), 10), Replay(100, 2, 1)
 rng = np.random.default_rng(0)
 collect(cart, lambda obs: np.array([0.9]), memory, 50, lambda: 0.3 * rng.standard_normal(1))
@@ -1155,15 +1213,16 @@ check("exercise 2: episodes begun", (memory.data.obs[:50, 0] == 0).sum(), above=
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# One mistake is in what is performed, one in which state follows, one in what counts as an end. The new episode may begin only after the old step is stored.
+# One mistake is in what is performed, one in which state follows, one in what counts as an end. The new episode may
+# begin only after the old step is stored.
 #
 # </details>
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The clip must come after the noise. The reset must not overwrite `next_obs` before it is stored: otherwise the critic learns that the last state leads to the start. Only `terminated` may
-# be stored.
+# The clip must come after the noise. The reset must not overwrite `next_obs` before it is stored: otherwise the critic
+# learns that the last state leads to the start. Only `terminated` may be stored.
 #
 # ```python
 # def collect(env, policy, replay, steps, noise):
@@ -1182,7 +1241,8 @@ check("exercise 2: episodes begun", (memory.data.obs[:50, 0] == 0).sum(), above=
 # %% [markdown]
 # ### 3. The posterior mean in closed form · ●●○ · 20 min
 #
-# For $Q(a)=b\,a$ on $[-1,1]$ and $\alpha=1$, find $m(a,t)$ on the linear path without any sum or sample. The check compares it with the quadrature, for several $b$, $a$ and $t$.
+# For $Q(a)=b\,a$ on $[-1,1]$ and $\alpha=1$, find $m(a,t)$ on the linear path without any sum or sample. The check
+# compares it with the quadrature, for several $b$, $a$ and $t$.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1198,16 +1258,18 @@ for b, point, when in ((2.0, 0.3, 0.4), (-1.0, 0.8, 0.6), (4.0, -0.5, 0.3)):
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Complete the square: $e^{b\,a_0}$ times a normal density in $a_0$ is again a normal density, with the same spread and a shifted mean. The box cuts it off. The mean of a
-# truncated normal is in every table, or in `scipy.stats.truncnorm`.
+# Complete the square: $e^{b\,a_0}$ times a normal density in $a_0$ is again a normal density, with the same spread and
+# a shifted mean. The box cuts it off. The mean of a truncated normal is in every table, or in `scipy.stats.truncnorm`.
 #
 # </details>
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The normal has mean $a/\mu$ and standard deviation $c=\sigma/\mu$. The factor $e^{b\,a_0}$ shifts its mean by $b\,c^2$. Let $l$ be the shifted mean, and $z_\pm=(\pm1-l)/c$ the edges of the box in units of $c$. With
-# the normal density $\varphi$ and its distribution function $\Phi$, $m=l+c\,\dfrac{\varphi(z_-)-\varphi(z_+)}{\Phi(z_+)-\Phi(z_-)}$.
+# The normal has mean $a/\mu$ and standard deviation $c=\sigma/\mu$. The factor $e^{b\,a_0}$ shifts its mean by
+# $b\,c^2$. Let $l$ be the shifted mean, and $z_\pm=(\pm1-l)/c$ the edges of the box in units of $c$. With the normal
+# density $\varphi$ and its distribution function $\Phi$,
+# $m=l+c\,\dfrac{\varphi(z_-)-\varphi(z_+)}{\Phi(z_+)-\Phi(z_-)}$.
 #
 # ```python
 # def closed_form_mean(b, a, t):
@@ -1225,18 +1287,14 @@ for b, point, when in ((2.0, 0.3, 0.4), (-1.0, 0.8, 0.6), (4.0, -0.5, 0.3)):
 # %% [markdown]
 # ### 4. How many candidates replace a temperature? · ●●○ · 15 min
 #
-# Take again $p_0\propto e^{2a}$ on $[-1,1]$ and best-of-$N$. Someone suggests to train with half the temperature instead, $p_0\propto e^{4a}$, and a single draw. Which is the smallest $N$ whose *mean* action is at least as
-# large as that of one draw from $e^{4a}$? Guess first. Then write a function that returns $N$; the check simulates it.
+# Take again $p_0\propto e^{2a}$ on $[-1,1]$ and best-of-$N$. Someone suggests to train with half the temperature
+# instead, $p_0\propto e^{4a}$, and a single draw. Which is the smallest $N$ whose *mean* action is at least as large as
+# that of one draw from $e^{4a}$? Guess first. Then write a function that returns $N$; the check simulates it.
 
 
 # %% tags=["exercise", "raises-exception"]
 def smallest_n():
     raise NotImplementedError
-
-
-def boltzmann_draws(b, shape):
-    p = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return torch.log(math.exp(-b) + p * (math.exp(b) - math.exp(-b))) / b
 
 
 N = smallest_n()
@@ -1248,15 +1306,18 @@ check("exercise 4: the same for N - 1", short - wanted, below=0)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Best-of-$N$ has the distribution function $F^N$. A variable on $[-1,1]$ has the mean $1-\int_{-1}^1F(x)\,dx$. The sum over `grid` is good enough.
+# Best-of-$N$ has the distribution function $F^N$. A variable on $[-1,1]$ has the mean $1-\int_{-1}^1F(x)\,dx$. The sum
+# over `grid` is good enough.
 #
 # </details>
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# $F(x)=(e^{2x}-e^{-2})/(e^2-e^{-2})$, and the mean of best-of-$N$ is $1-\int F^N$. One draw from $e^{2a}$ has the mean $\coth2-\tfrac12=0.537$, one from $e^{4a}$ has $\coth4-\tfrac14=0.751$; two candidates reach 0.759, so $N=2$. One more
-# candidate does as much as half the temperature. In $d=6$ dimensions it does less: a candidate would have to be good in all components at once.
+# $F(x)=(e^{2x}-e^{-2})/(e^2-e^{-2})$, and the mean of best-of-$N$ is $1-\int F^N$. One draw from $e^{2a}$ has the mean
+# $\coth2-\tfrac12=0.537$, one from $e^{4a}$ has $\coth4-\tfrac14=0.751$; two candidates reach 0.759, so $N=2$. One more
+# candidate does as much as half the temperature. In $d=6$ dimensions it does less: a candidate would have to be good in
+# all components at once.
 #
 # ```python
 # def smallest_n():
@@ -1273,9 +1334,10 @@ check("exercise 4: the same for N - 1", short - wanted, below=0)
 # %% [markdown]
 # ### 5. Extend the recorded run · ●○○ · 10 min
 #
-# One seed is an anecdote. Add another, and go twice as far. Write a function that returns the `TrainConfig` of the recorded SOM run with a seed that is not
-# recorded yet (take 100) and twice the steps, everything else unchanged. The check compares the two and prints the command that you then run in a terminal.
-# It takes more than twice as long as the recorded run above. Ctrl-C stops it, and the same command continues.
+# One seed is an anecdote. Add another, and go twice as far. Write a function that returns the `TrainConfig` of the
+# recorded SOM run with a seed that is not recorded yet (take 100) and twice the steps, everything else unchanged. The
+# check compares the two and prints the command that you then run in a terminal. It takes more than twice as long as the
+# recorded run above. Ctrl-C stops it, and the same command continues.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1301,8 +1363,8 @@ check("exercise 5: your seed", longer.seed, above=99.5, below=100.5)
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The run goes to `runs/som/HalfCheetah-v5/seed100`. `Run("../runs/som/HalfCheetah-v5/seed100").curve()` reads its curve, also while it is training. Append it to `runs["som"]` and draw the figure of *Recorded
-# runs* again.
+# The run goes to `runs/som/HalfCheetah-v5/seed100`. `Run("../runs/som/HalfCheetah-v5/seed100").curve()` reads its
+# curve, also while it is training. Append it to `runs["som"]` and draw the figure of *Recorded runs* again.
 #
 # ```python
 # def extended(config):
@@ -1314,9 +1376,10 @@ check("exercise 5: your seed", longer.seed, above=99.5, below=100.5)
 # %% [markdown]
 # ## Summary
 #
-# * SOM turns a critic into a one-step sampler: $Q\to e^{Q/\alpha}\to$ posterior mean by weighted proposals $\to$ velocity $(a-m)/t\to$ MeanFlow $\to a=\varepsilon-u_\theta(\varepsilon,0,1\mid s)$.
+# * SOM turns a critic into a one-step sampler: $Q\to e^{Q/\alpha}\to$ posterior mean by weighted proposals $\to$
+#   velocity $(a-m)/t\to$ MeanFlow $\to a=\varepsilon-u_\theta(\varepsilon,0,1\mid s)$.
 # * The estimator needs values of $Q$ only. Keep its proposals in the box: outside, the critic invents.
-# * The policy may have several modes. A Gaussian may not.
+# * The policy can have several modes where its critic has them. A Gaussian cannot.
 # * Best-of-$N$ sharpens the policy without training. It belongs to the method, so report $N$.
 # * Store `terminated`, not `terminated or truncated`. Clip after the noise. Store the true next state.
 # * Measure $\alpha$ in units of the spread of $Q$, and watch `ess`.
@@ -1326,15 +1389,24 @@ check("exercise 5: your seed", longer.seed, above=99.5, below=100.5)
 # %% [markdown]
 # ## References
 #
-# * Kim, Ki, Ahn, Lee: *SOM*, score-based one-step MeanFlow policy optimization, [2605.23365](https://arxiv.org/abs/2605.23365). The method of this chapter.
-# * Geng, Deng, Bai, Kolter, He: *Mean Flows for One-step Generative Modeling*, [2505.13447](https://arxiv.org/abs/2505.13447). The actor's loss.
-# * Ma and others: *Efficient Online Reinforcement Learning for Diffusion Policy* (SDAC), [2502.00361](https://arxiv.org/abs/2502.00361). The posterior mean by weighted proposals, without samples of the target.
-# * Akhound-Sadegh and others: *Iterated Denoising Energy Matching* (iDEM), [2402.06121](https://arxiv.org/abs/2402.06121). The gradient estimator that the paper of SOM uses.
-# * Haarnoja and others: *Soft Actor-Critic Algorithms and Applications*, [1812.05905](https://arxiv.org/abs/1812.05905). The baseline, and the Boltzmann view of policies.
-# * Fujimoto, van Hoof, Meger: *Addressing Function Approximation Error in Actor-Critic Methods*, [1802.09477](https://arxiv.org/abs/1802.09477). Why two critics and slow targets.
-# * Pardo, Tavakoli, Levdik, Kormushev: *Time Limits in Reinforcement Learning*, [1712.00378](https://arxiv.org/abs/1712.00378). Terminated or truncated, in depth.
+# * Kim, Ki, Ahn, Lee: *SOM*, score-based one-step MeanFlow policy optimization,
+#   [2605.23365](https://arxiv.org/abs/2605.23365). The method of this chapter.
+# * Geng, Deng, Bai, Kolter, He: *Mean Flows for One-step Generative Modeling*,
+#   [2505.13447](https://arxiv.org/abs/2505.13447). The actor's loss.
+# * Ma and others: *Efficient Online Reinforcement Learning for Diffusion Policy* (SDAC),
+#   [2502.00361](https://arxiv.org/abs/2502.00361). The posterior mean by weighted proposals, without samples of the
+#   target.
+# * Akhound-Sadegh and others: *Iterated Denoising Energy Matching* (iDEM),
+#   [2402.06121](https://arxiv.org/abs/2402.06121). The gradient estimator that the paper of SOM uses.
+# * Haarnoja and others: *Soft Actor-Critic Algorithms and Applications*,
+#   [1812.05905](https://arxiv.org/abs/1812.05905). The baseline, and the Boltzmann view of policies.
+# * Fujimoto, van Hoof, Meger: *Addressing Function Approximation Error in Actor-Critic Methods*,
+#   [1802.09477](https://arxiv.org/abs/1802.09477). Why two critics and slow targets.
+# * Pardo, Tavakoli, Levdik, Kormushev: *Time Limits in Reinforcement Learning*,
+#   [1712.00378](https://arxiv.org/abs/1712.00378). Terminated or truncated, in depth.
 # * Towers and others: *Gymnasium*, [2407.17032](https://arxiv.org/abs/2407.17032). The interface of all tasks here.
 #
 # ---
 #
-# Previous: [02 · MeanFlow](02_meanflow.ipynb). Planned between them: the chapters that take each step of the card apart (03 to 08). Next, planned: 10 · Neighbours.
+# Previous: [02 · MeanFlow](02_meanflow.ipynb). Planned between them: the chapters that take each step of the card apart
+# (03 to 08). Next, planned: 10 · Neighbours.
