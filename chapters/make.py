@@ -4,7 +4,8 @@
     python chapters/make.py 02_meanflow      one
     python chapters/make.py --check          run nothing; are the notebooks' cells the text's?
 
-A chapter whose text and outputs did not change is written to the same bytes.
+A chapter whose text and outputs did not change is written to the same bytes. Cells with the
+tag `timing` show milliseconds, which always change: they keep their outputs while the words agree.
 """
 
 import argparse
@@ -75,6 +76,19 @@ def normalise(notebook):
     return nbformat.writes(nbformat.from_dict(notebook), sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def keep_timings(notebook, stored):
+    """Give timing cells the outputs they had, where only the times (shown in HTML alone) differ."""
+
+    def words(cell):
+        return [o.get("data", {}).get("text/plain", o.get("text")) for o in cell.outputs]
+
+    before = {c.source: c for c in stored.cells if "timing" in c.metadata.get("tags", [])}
+    for cell in notebook.cells:
+        old = before.get(cell.source)
+        if "timing" in cell.metadata.get("tags", []) and old and words(old) == words(cell):
+            cell.outputs = old.outputs
+
+
 def cells(notebook):
     """What the notebook and its text must share."""
     return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
@@ -83,8 +97,11 @@ def cells(notebook):
 def build(text):
     """Execute one chapter and write it if its bytes differ."""
     start = time.perf_counter()
-    new = normalise(execute(jupytext.read(text))).encode()
     path = HERE / f"{text.stem}.ipynb"
+    notebook = execute(jupytext.read(text))
+    if path.exists():
+        keep_timings(notebook, nbformat.read(path, 4))
+    new = normalise(notebook).encode()
     changed = not path.exists() or path.read_bytes() != new
     if changed:
         path.write_bytes(new)

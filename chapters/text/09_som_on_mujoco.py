@@ -689,7 +689,7 @@ check("share of that goal among SOM's actions", shares.max(), above=0.25)
 # A thousand steps are one episode. They teach nothing worth measuring, but they show the machine at work, with the
 # book's own settings: 700 random actions, then 300 steps with one update each.
 
-# %%
+# %% tags=["timing"]
 with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
     few = {"steps": 1000, "start_steps": 700, "eval_every": 1000, "eval_episodes": 1}
@@ -858,7 +858,7 @@ check("the same seed twice: difference", np.abs(first - second).max(), below=1e-
 # several calls, with HalfCheetah's sizes and the settings of the book.
 
 
-# %%
+# %% tags=["timing"]
 def milliseconds(call, repeats):
     call()
     spent = []
@@ -905,7 +905,7 @@ rows = "".join(f"<tr><td>{name}</td><td>{value:.3g}</td></tr>" for name, value i
 table = f"<table><tr><th>what</th><th>milliseconds</th></tr>{rows}</table>"
 display({"text/html": table, "text/plain": f"Table: milliseconds of {'; '.join(cost)}"}, raw=True)
 
-# %%
+# %% tags=["timing"]
 update = cost["SOM, critic update"] + cost["SOM, actor update, K = 16"] / SOMConfig().actor_every
 check("SOM: updates per second", 1000 / update, above=1)
 check("SAC: updates per second", 1000 / cost["SAC, whole update"], above=1)

@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from chapters.make import keep_timings
 from tests.book.book import CHAPTERS, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -28,3 +30,25 @@ def test_links_and_pictures(page):
         assert words.strip(), f"no {'alt text' if picture else 'words'}: {target}"
         if not re.match(r"[a-z]+:|#", target):
             assert (ROOT / target.split("#")[0]).exists(), f"no such file: {target}"
+
+
+def timed(source, words, milliseconds, tags=("timing",)):
+    """A notebook of one cell that shows a time in its HTML."""
+    data = {"text/plain": words, "text/html": f"{words} {milliseconds}"}
+    output = new_output("display_data", data)
+    return new_notebook(cells=[new_code_cell(source, outputs=[output], metadata={"tags": tags})])
+
+
+@pytest.mark.parametrize(
+    ("new", "kept"),
+    [
+        (timed("f()", "fast", 2), True),
+        (timed("f()", "slow", 2), False),  # the words changed: that is news
+        (timed("g()", "fast", 2), False),
+        (timed("f()", "fast", 2, tags=()), False),
+    ],
+)
+def test_a_rebuild_keeps_times_but_no_news(new, kept):
+    stored = timed("f()", "fast", 1)
+    keep_timings(new, stored)
+    assert (new.cells[0].outputs == stored.cells[0].outputs) == kept
