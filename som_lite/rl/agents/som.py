@@ -79,6 +79,8 @@ class SOMConfig:
         linear = self.path == "linear"
         require(linear or not self.skip, "skip", self.skip, "off unless the path is linear")
         require(self.K >= 2, "K", self.K, "at least 2: one proposal has no spread")
+        most = self.K - 1 if self.box and self.estimator == "posterior_mean" else 0
+        require(0 <= self.own <= most, "own", self.own, f"from 0 to {most} with these settings")
         for name in ("batch", "octaves", "actor_every", "n_explore", "n_target", "n_evaluate"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("actor_lr", "critic_lr", "alpha"):
@@ -227,7 +229,7 @@ class SOM:
             return self.generate(batch.obs, 1)[:, 0]
         if self.config.a0_source == "replay":
             return batch.action
-        return 2 * torch.rand_like(batch.action) - 1
+        return torch.empty_like(batch.action).uniform_(-1, 1, generator=self.generator)
 
     def _velocity(self, estimate: Estimate, a_t: Tensor, t: Tensor) -> Float[Tensor, "B d"]:
         if self.config.unit_norm:

@@ -1,0 +1,138 @@
+"""What is SOM's own: the target it builds from the critic, against quadrature and formulas."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from som_lite.flow.paths import VP
+from som_lite.flow.scores import Estimate
+from som_lite.rl.agents.som import SOM, SOMConfig
+from tests.rl.test_agents import make_batch, same, weights
+
+SMALL = SOMConfig(hidden=(16, 16), batch=32, K=8)
+VARIANTS = {
+    "default": SMALL,
+    "replay": replace(SMALL, a0_source="replay"),
+    "uniform": replace(SMALL, a0_source="uniform", law="uniform"),
+    "own proposals": replace(SMALL, own=4),
+    "gradient": replace(SMALL, estimator="gradient"),
+    "bf16": replace(SMALL, bf16=True),
+    "VE, no skip": replace(SMALL, path="ve", skip=False),
+    "paper": replace(SOMConfig.paper(), hidden=(16, 16), batch=32, K=8),
+}
+
+
+class KnownCritic(torch.nn.Module):
+    """min Q(s, a) = size * 2 a, summed over the action, whatever the state."""
+
+    def __init__(self, size=1.0):
+        super().__init__()
+        self.size = size
+
+    def min(self, obs, a):
+        self.proposals = a.shape[-2]
+        return self.size * 2 * a.sum(-1) + 0 * obs.sum(-1)
+
+
+def posterior_mean(a, t, temperature):
+    """E[a_0 | a_t = a] for p_0 ~ exp(2 a_0 / temperature) on [-1, 1], linear path, summed."""
+    x = torch.linspace(-1, 1, 4001, dtype=torch.float64)
+    log_w = 2 * x / temperature - (a - (1 - t) * x) ** 2 / (2 * t**2)
+    return (log_w.softmax(-1) * x).sum().item()
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_variant_is_finite_and_repeats_on_its_own_generator(config):
+    def trained():
+        agent = SOM(3, 2, config, seed=0)
+        for i in range(4):
+            torch.manual_seed(torch.seed())  # the global generator must not matter
+            metrics = agent.update(make_batch(seed=i))
+        assert all(x.isfinite().all() for x in metrics.values())
+        return weights(agent)
+
+    assert same(trained(), trained())
+
+
+@pytest.mark.parametrize("own", [0, 256])
+@pytest.mark.parametrize("t", [0.2, 0.6, 0.95])
+def test_the_estimate_is_the_posterior_mean_of_the_boltzmann_density(t, own):
+    agent = SOM(3, 1, replace(SMALL, K=1024, own=own, alpha=0.5, relative=False))
+    agent.critic = KnownCritic()
+    rows, a = 64, 0.3
+    m = agent.estimate(
+        torch.zeros(rows, 3), torch.full((rows, 1), a), torch.full((rows, 1), t)
+    ).m.mean()
+    assert agent.critic.proposals == 1024  # K in all, own ones included
+    # 64 x 1024 draws whose spread is below 0.5: four standard errors are 0.01, the bias smaller
+    assert m.item() == pytest.approx(posterior_mean(a, t, 0.5), abs=0.01)
+
+
+def test_a_relative_temperature_ignores_the_scale_of_q():
+    def estimate(size):
+        agent = SOM(3, 1, replace(SMALL, K=64, alpha=0.5))
+        agent.critic, agent.q_scale = KnownCritic(size), torch.tensor(size)
+        return agent.estimate(torch.zeros(8, 3), torch.zeros(8, 1), torch.full((8, 1), 0.5)).m
+
+    # the same draws and, up to rounding, the same weights
+    torch.testing.assert_close(estimate(1.0), estimate(100.0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_spread_of_q_is_followed():
+    agent = SOM(3, 1, replace(SMALL, K=64))
+    agent.critic = KnownCritic(10.0)
+    for _ in range(600):  # the memory is 100 updates: exp(-6) of the start is left
+        agent.estimate(torch.zeros(8, 3), torch.zeros(8, 1), torch.ones(8, 1))
+    # at t = 1 the proposals are uniform, so Q = 20 a has the standard deviation 20 / sqrt(3)
+    assert agent.q_scale.item() == pytest.approx(20 / 3**0.5, rel=0.03)
+
+
+def test_unit_norm_velocity_is_equation_8():
+    agent = SOM(3, 2, replace(SOMConfig.paper(), hidden=(16,)))
+    g = torch.Generator().manual_seed(0)
+    a, s, t = (torch.randn(5, n, generator=g) for n in (2, 2, 1))
+    t = t.sigmoid()
+    beta = 0.1 + t * 19.9
+    expected = -0.5 * beta * (a + 25 * s / s.norm(dim=1, keepdim=True))
+    v = agent._velocity(Estimate(VP().mean_from_score(s, a, t), s, torch.ones(5)), a, t)
+    torch.testing.assert_close(v, expected, rtol=1e-3, atol=1e-3)  # 1e-6 beside |s|, float32
+
+
+def test_an_action_is_one_call_of_the_actor():
+    agent = SOM(3, 2, SMALL)
+    obs, state = torch.ones(4, 3), agent.generator.get_state()
+    actions = agent.generate(obs, 5)
+    agent.generator.set_state(state)
+    eps = torch.randn(4, 5, 2, generator=agent.generator)
+    zero, one = torch.zeros(4, 5, 1), torch.ones(4, 5, 1)
+    with torch.no_grad():
+        u = agent.actor(eps, zero, one, obs[:, None].expand(-1, 5, -1))
+    torch.testing.assert_close(actions, (eps - u).clamp(-1, 1))
+
+
+def test_the_actor_waits_for_its_turn():
+    agent = SOM(3, 2, replace(SMALL, actor_every=3))
+    moved = []
+    for i in range(6):
+        before = weights(agent)["actor.mlp.0.weight"]
+        agent.update(make_batch(seed=i))
+        moved.append(not torch.equal(before, agent.actor.mlp[0].weight))
+    assert moved == [False, False, True] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"K": 1}, "K"),
+        ({"own": 16}, "own"),
+        ({"own": 1, "estimator": "gradient"}, "own"),
+        ({"path": "vp"}, "skip"),
+        ({"a0_source": "buffer"}, "a0_source"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"t_min": 1.0}, "t_min"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(settings, name):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        SOMConfig(**settings)
