@@ -569,12 +569,12 @@ for name, default in ours.items():
 # %% [markdown]
 # An empty third column means "the same". Where the two differ in kind:
 #
-# * **path**: the paper's VP path against the linear one, where $v=(a-m)/t$.
-# * **estimator**: the paper averages *gradients* of $Q$ over the proposals. We average the proposals, which needs no
+# * **path**: the VP path of that reading against the linear one, where $v=(a-m)/t$.
+# * **estimator**: it averages *gradients* of $Q$ over the proposals. We average the proposals, which needs no
 #   backward pass through the critic.
-# * **box**: the paper's proposals are free normals. Ours stay in the box. What happens otherwise is shown in *What can
+# * **box**: its proposals are free normals. Ours stay in the box. What happens otherwise is shown in *What can
 #   go wrong*.
-# * **unit_norm**: the paper rescales every score to one fixed length. Then the length no longer says how sure the
+# * **unit_norm**: it rescales every score to one fixed length. Then the length no longer says how sure the
 #   critic is.
 # * **K**: 100 against 16. This decides the cost.
 #
@@ -1397,7 +1397,7 @@ check("exercise 5: your seed", longer.seed, above=99.5, below=100.5)
 #   [2502.00361](https://arxiv.org/abs/2502.00361). The posterior mean by weighted proposals, without samples of the
 #   target.
 # * Akhound-Sadegh and others: *Iterated Denoising Energy Matching* (iDEM),
-#   [2402.06121](https://arxiv.org/abs/2402.06121). The gradient estimator that the paper of SOM uses.
+#   [2402.06121](https://arxiv.org/abs/2402.06121). The gradient estimator that the paper of SOM, as it is read, uses.
 # * Haarnoja and others: *Soft Actor-Critic Algorithms and Applications*,
 #   [1812.05905](https://arxiv.org/abs/1812.05905). The baseline, and the Boltzmann view of policies.
 # * Fujimoto, van Hoof, Meger: *Addressing Function Approximation Error in Actor-Critic Methods*,
