@@ -10,15 +10,16 @@ not moved into it.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from som_lite.flow import fit_one_step_sampler
+from som_lite.flow.boltzmann import ENERGIES, BoxBoltzmann
 from som_lite.flow.sampler import OneStepSampler
 
 ALPHA = 0.1
@@ -38,60 +39,27 @@ class Target:
 
 
 def on_grid(q, mode, cells: int = 801) -> Target:
-    """A target on the plane, by quadrature on midpoints; samples spread evenly within a cell."""
-    x = (torch.arange(cells) + 0.5) / cells * 2 - 1
-    grid = torch.cartesian_prod(x, x)
-    value = q(grid).double()
-    p = (value / ALPHA).softmax(0)
-    masses = torch.zeros(int(mode(grid).max()) + 1, dtype=p.dtype).index_add(0, mode(grid), p)
-
-    def sample(n: int, generator: torch.Generator) -> Tensor:
-        cell = torch.multinomial(p, n, replacement=True, generator=generator)
-        return grid[cell] + (2 * torch.rand(n, 2, generator=generator) - 1) / cells
-
-    return Target(2, q, mode, sample, float(p @ value), masses)
+    """A target on the plane, by quadrature."""
+    exact = BoxBoltzmann(q, ALPHA, cells)
+    modes = mode(exact.grid)
+    masses = torch.zeros(int(modes.max()) + 1, dtype=exact.p.dtype).index_add(0, modes, exact.p)
+    return Target(2, q, mode, exact.sample, exact.expectation(q), masses)
 
 
-def bumps(centres, widths, heights) -> Target:
-    """``q = sum_k h_k exp(-|a - c_k|^2 / 2 w_k^2)``; the mode of a point is the nearest centre."""
-    c, w, h = torch.tensor(centres), torch.tensor(widths), torch.tensor(heights)
-
-    def q(a: Tensor) -> Tensor:
-        return (h * torch.exp(-(a[..., None, :] - c).square().sum(-1) / (2 * w**2))).sum(-1)
-
-    return on_grid(q, lambda a: torch.cdist(a, c).argmin(-1))
-
-
-def four_bumps() -> Target:
-    return bumps([[0.6, 0.6], [0.6, -0.6], [-0.6, 0.6], [-0.6, -0.6]], [0.15] * 4, [1.0] * 4)
-
-
-def three_bumps() -> Target:
-    """Masses .58, .25, .18."""
-    return bumps([[-0.45, -0.4], [0.6, -0.1], [-0.1, 0.65]], [0.2, 0.15, 0.15], [1.0, 0.97, 0.93])
+def bumps(name: str) -> Target:
+    """The mode of a point is the nearest centre."""
+    q = ENERGIES[name]
+    return on_grid(q, lambda a: torch.cdist(a, q.centres).argmin(-1))
 
 
 def ring() -> Target:
-    """Radius .6; its "modes" are the four quadrants."""
-
-    def q(a: Tensor) -> Tensor:
-        return torch.exp(-((a.norm(dim=-1) - 0.6) ** 2) / (2 * 0.15**2))
-
-    return on_grid(q, lambda a: 2 * (a[:, 0] > 0).long() + (a[:, 1] > 0).long())
+    """Its "modes" are the four quadrants."""
+    return on_grid(ENERGIES["ring"], lambda a: 2 * (a[:, 0] > 0).long() + (a[:, 1] > 0).long())
 
 
 def ridge() -> Target:
-    """A Gaussian around (.4, .4), deviations .6 and .12, cut by a corner; three parts along it."""
-
-    def q(a: Tensor) -> Tensor:
-        x = a - 0.4
-        along, across = (
-            (x[..., 0] + x[..., 1]) / math.sqrt(2),
-            (x[..., 0] - x[..., 1]) / math.sqrt(2),
-        )
-        return 1 - ALPHA / 2 * ((along / 0.6) ** 2 + (across / 0.12) ** 2)
-
-    return on_grid(q, lambda a: (a.sum(-1) > 0.4).long() + (a.sum(-1) > 1.2).long())
+    """Its "modes" are three parts along it."""
+    return on_grid(ENERGIES["ridge"], lambda a: (a.sum(-1) > 0.4).long() + (a.sum(-1) > 1.2).long())
 
 
 def six_dimensions(std: float = 0.25) -> Target:
@@ -128,8 +96,8 @@ def six_dimensions(std: float = 0.25) -> Target:
 
 
 TARGETS = {
-    "four bumps": four_bumps,
-    "three bumps": three_bumps,
+    "four bumps": partial(bumps, "four bumps"),
+    "three bumps": partial(bumps, "three bumps"),
     "ring": ring,
     "ridge": ridge,
     "6-D mixture": six_dimensions,
