@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from som_lite.rl.replay import Replay
 from som_lite.rl.runs import Row, Run
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, on_row: "Callable[[Training], None] | None" = None) -> Path:
     """Train one agent and return its run folder.
 
     A folder that already holds a checkpoint of the same settings is continued, and the result is
     the one an uninterrupted run would have had, bit for bit; `steps` may be larger than before.
     Ctrl-C finishes the step under way, writes a checkpoint and raises KeyboardInterrupt.
+    `on_row` is called with the state of the training after every new row of the curve.
 
     Raises ValueError for settings that cannot work here, or a folder that holds something else.
     """
@@ -51,6 +52,8 @@ def train(config: TrainConfig) -> Path:
                 bar.update()
                 if training.rows and training.rows[-1]["step"] == training.step:
                     bar.set_postfix_str(f"return {training.rows[-1]['return_mean']:.1f}")
+                    if on_row is not None:
+                        on_row(training)
         if training.saved != training.step:
             training.save()
     if interrupted.is_set():

@@ -31,7 +31,7 @@ def asked(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("paint", "unknown command 'paint': use train or evaluate"),
+        ("paint", "unknown command 'paint': use train, evaluate, sweep"),
         ("train --env HalfCheeta-v5", "did you mean HalfCheetah-v5"),
         ("train --env CartPole-v1", "not a continuous Box"),
         ("train --steps -5", "steps must be at least 1, got -5"),
@@ -41,6 +41,11 @@ def asked(monkeypatch):
         ("train --agent sac --paper", "--paper belongs to --agent som"),
         ("train --agent sac --config.K 3", "Unrecognized options: --config.K"),
         ("train --config.gamma 2", "gamma must be in [0, 1], got 2.0"),
+        ("sweep", "envs must be one or more, got []"),
+        ("sweep --envs Hopper-v5 --agents ppo", "invalid choice: 'ppo'"),
+        ("sweep --envs Hoper-v5", "did you mean Hopper-v5"),
+        ("sweep --envs Hopper-v5 --jobs 0", "jobs must be at least 1, got 0"),
+        ("sweep --envs Hopper-v5 --config.K 3", "Unrecognized options: --config.K"),
         ("evaluate", "RUN"),
         ("evaluate nowhere", "not a run folder (no config.json in it): nowhere"),
         ("evaluate --episodes", "--episodes"),
@@ -54,7 +59,7 @@ def test_a_mistake_is_one_line_on_stderr(run, tmp_path, monkeypatch, arguments, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["", "train", "train --agent sac", "evaluate"])
+@pytest.mark.parametrize("command", ["", "train", "train --agent sac", "evaluate", "sweep"])
 def test_help(run, command):
     code, out, err = run(*command.split(), "--help")
     assert code == 0 and err == "" and "usage: som-lite" in out

@@ -37,7 +37,8 @@ class SOMConfig:
 
     gamma: float = 0.99  # discount per environment step
     tau: float = 0.005  # share of the online critic that enters the target critic per update
-    batch: int = 256  # transitions per update
+    batch: int = 256  # transitions per critic update
+    actor_batch: int = 256  # the first so many of them teach the actor
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers: SiLU actor, ReLU critics
     skip: bool = True  # actor = velocity of a normal + network; made for the linear path
     octaves: int = 1  # frequencies in the actor's time embedding; few keep d_t u small
@@ -81,7 +82,15 @@ class SOMConfig:
         require(self.K >= 2, "K", self.K, "at least 2: one proposal has no spread")
         most = self.K - 1 if self.box and self.estimator == "posterior_mean" else 0
         require(0 <= self.own <= most, "own", self.own, f"from 0 to {most} with these settings")
-        for name in ("batch", "octaves", "actor_every", "n_explore", "n_target", "n_evaluate"):
+        for name in (
+            "batch",
+            "actor_batch",
+            "octaves",
+            "actor_every",
+            "n_explore",
+            "n_target",
+            "n_evaluate",
+        ):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("actor_lr", "critic_lr", "alpha"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
@@ -168,6 +177,7 @@ class SOM:
 
     def actor_update(self, batch: Batch) -> dict[str, Tensor]:
         """Q -> score of the noised Boltzmann density -> velocity -> MeanFlow regression."""
+        batch = Batch(*(x[: self.config.actor_batch] for x in batch))
         obs = batch.obs
         r, t = sample_times(
             len(obs),
