@@ -15,7 +15,7 @@ endif
 # JupyterLab refuses root unless told; containers often have no other user.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help setup read test lint book figures clean
+.PHONY: help setup read test lint book html figures clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -47,6 +47,9 @@ lint: setup  ## style, formatting, types, and which part may import which
 
 book: setup  ## chapters/text/*.py -> executed notebooks (CHAPTERS="02_meanflow" for some)
 	$(BIN)/python chapters/make.py $(CHAPTERS)
+
+html: setup  ## the book as static pages: build/html/index.html, works without network
+	$(BIN)/python -m chapters.pages
 
 figures: setup  ## redraw every file in figures/
 	$(BIN)/python figures/make.py

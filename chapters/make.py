@@ -73,6 +73,8 @@ def normalise(notebook):
             if output.output_type == "error":
                 # The last line says it all; the others name paths of this machine.
                 output.traceback = [f"{output.ename}: {output.evalue}"]
+        if cell.cell_type == "code":  # a widget that had no other layer leaves nothing
+            cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
     return nbformat.writes(nbformat.from_dict(notebook), sort_keys=True, ensure_ascii=False) + "\n"
 
 

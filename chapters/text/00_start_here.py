@@ -26,7 +26,7 @@
 #
 # **Time and hardware.** ≈ 10 s of computing on one CPU core; allow 45 min for reading and exercises. No GPU.
 #
-# Next: [02 · MeanFlow](02_meanflow.ipynb). Chapter 01 is planned, and 02 holds what it needs of it.
+# Next: [01 · Flow matching on the plane](01_flow_matching.ipynb).
 
 # %% [markdown]
 # ## What this book is
@@ -146,11 +146,11 @@ clock = np.linspace(1, 0, 101)
 fig, axes = figure(8.6, 6.0, ncols=3, nrows=2)
 titles = {
     "1  critic $Q$": "chapter 07, planned",
-    "2  density $e^{Q/\\alpha}$": "chapter 03, planned",
-    "3  noise it: score $s$": "chapters 03, 04, planned",
-    "4  velocity $v$": "chapters 01, 05, planned",
+    "2  density $e^{Q/\\alpha}$": "chapter 03",
+    "3  noise it: score $s$": "chapters 03, 04",
+    "4  velocity $v$": "chapters 01, 05",
     "5  average velocity $u$": "chapter 02",
-    "6  one-step actor": "06, 08 planned; chapter 09",
+    "6  one-step actor": "chapters 06, 09",
 }
 for ax, (title, where) in zip(axes.flat, titles.items(), strict=True):
     ax.set_title(f"{title}\n", fontsize=11, weight="bold")
@@ -205,12 +205,12 @@ show(
 # | chapter | you leave able to | |
 # |---|---|---|
 # | 00 Start here | find the way; read the notation; see a one-step policy run | you are here |
-# | 01 Flow matching on the plane | derive and train a velocity field; say why one Euler step fails | planned |
+# | 01 [Flow matching on the plane](01_flow_matching.ipynb) | derive and train a velocity field; say why one Euler step fails | **ready** |
 # | 02 [MeanFlow](02_meanflow.ipynb) | derive the identity behind $u$, write it in code, sample in one step | **ready** |
-# | 03 Policies as Boltzmann distributions | go from $Q$ to density to score | planned |
-# | 04 A score without samples | estimate the score of the noised density from $Q$ alone | planned |
-# | 05 The probability-flow ODE | turn a score into a velocity for any path | planned |
-# | 06 MeanFlow from a Q-function | train a one-step sampler of $\exp(Q/\alpha)$ with no sample of it | planned |
+# | 03 [Policies as Boltzmann distributions](03_boltzmann_policies.ipynb) | go from $Q$ to density to score | **ready** |
+# | 04 [A score without samples](04_score_without_samples.ipynb) | estimate the score of the noised density from $Q$ alone | **ready** |
+# | 05 [The probability-flow ODE](05_probability_flow_ode.ipynb) | turn a score into a velocity for any path | **ready** |
+# | 06 [MeanFlow from a Q-function](06_meanflow_from_q.ipynb) | train a one-step sampler of $\exp(Q/\alpha)$ with no sample of it | **ready** |
 # | 07 The critic | learn $Q$ from experience | planned |
 # | 08 SOM, complete | read the algorithm line by line in code; train it live | planned |
 # | 09 [SOM on MuJoCo](09_som_on_mujoco.ipynb) | train, evaluate and compare on simulated robots; know the cost | **ready** |
@@ -927,5 +927,4 @@ for seed in range(3):
 #
 # ---
 #
-# Next: [02 · MeanFlow](02_meanflow.ipynb), where you learn to train $u$. Then [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb), where it
-# drives robots. The chapters between them are planned.
+# Next: [01 · Flow matching on the plane](01_flow_matching.ipynb), where you learn to train $v$.

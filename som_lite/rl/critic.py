@@ -56,6 +56,8 @@ def best_of_n(
     critic: TwinQ, obs: Float[Tensor, "B obs"], candidates: Float[Tensor, "B N act"]
 ) -> Float[Tensor, "B act"]:
     """For each state the candidate with the highest min-Q, all scored in one forward pass."""
+    if candidates.shape[1] == 1:
+        return candidates[:, 0]
     q = critic.min(obs[:, None], candidates)
     return candidates[torch.arange(len(q), device=q.device), q.argmax(dim=1)]
 

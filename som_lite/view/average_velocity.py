@@ -4,6 +4,7 @@ What is heavy is computed at construction for every position of the sliders, and
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch import Tensor
 from som_lite.flow.meanflow import average_velocity
 from som_lite.flow.ode import euler_step, rk4_step, solve
 from som_lite.view import plots
+from som_lite.view.canvas import flow_canvas
 from som_lite.view.controls import Choice, Slider
 from som_lite.view.explorer import Explorer
 from som_lite.view.style import figure, plane
@@ -20,6 +22,7 @@ from som_lite.view.style import figure, plane
 Velocity = Callable[[Tensor, Tensor], Tensor]
 AverageVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 Points = Float[Tensor, "n 2"]
+EULER = [1, 2, 4, 8, 16, 32]  # steps
 FINE = 16  # Runge-Kutta steps that count as exact in a picture
 
 
@@ -68,7 +71,7 @@ def average_velocity_explorer(
             "r": r,
             "t": t,
             "x": Choice(range(1, len(starts) + 1), 1, "which point jumps"),
-            "n": Choice([1, 2, 4, 8, 16, 32], 2, "Euler steps on the right"),
+            "n": Choice(EULER, 2, "Euler steps on the right"),
         },
         ordered=("r", "t"),
         name="Average and instantaneous velocity",
@@ -77,6 +80,18 @@ def average_velocity_explorer(
         "coincide at r = t and part as r falls. One jump along u from the point x lands where the "
         "curved path of v ends. Right: a few Euler steps of v end far from where the flow ends, "
         "one step of u ends there.",
+        page=partial(
+            flow_canvas,
+            v,
+            log_prob,
+            noise,
+            tuple(starts[0].tolist()),
+            EULER,
+            2,
+            limit=limit,
+            interval=(r.start, t.start),
+            average=average,
+        ),
     )
 
 
@@ -142,7 +157,7 @@ def _steps_panel(ax: Axes, velocity, average, noise: Points):
     ones = torch.ones_like(noise[:, :1])
     exact = solve(velocity, noise, steps=FINE, step=rk4_step)
     once = noise - average(noise, 0 * ones, ones)
-    euler = {n: solve(velocity, noise, steps=n, step=euler_step) for n in (1, 2, 4, 8, 16, 32)}
+    euler = {n: solve(velocity, noise, steps=n, step=euler_step) for n in EULER}
     plots.particles(ax, noise, "noise", size=2.5, alpha=0.6)
     plots.particles(ax, once, "one-step", size=4)
     many = plots.particles(ax, euler[1], "flow", size=5)

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from som_lite.view.controls import Choice, Slider, as_control
-from som_lite.view.flipbook import flip_book
+from som_lite.view.flipbook import flip_book, still_picture
 from som_lite.view.png import quick_png
 from som_lite.view.style import freeze
 
@@ -29,9 +29,11 @@ class Explorer:
     description  what the reader should see: alt text and stored text
     ordered      two control names (a, b): a <= b is kept, the one that moves pushes the other
     play         add a play button to the first control
+    page         writes the HTML layer from still (PNG in base64), name and alt; by default it is a
+                 flip-book over the first control
 
     Only `moving` artists may change, and neither limits nor layout do: the rest is drawn once. The
-    object displays as four layers: widget, HTML flip-book over the first control, PNG, description.
+    object displays as four layers: widget, HTML that needs no kernel, PNG, description.
     ValueError says which argument is wrong. What `place` raises is shown under the sliders, and
     raised on, so that tests and the log console see it.
     """
@@ -46,12 +48,13 @@ class Explorer:
         description: str,
         ordered: tuple[str, str] | None = None,
         play: bool = False,
+        page: Callable[..., str] | None = None,
     ):
         self.controls = {key: as_control(key, spec) for key, spec in controls.items()}
         _check_arguments(fig, moving, self.controls, name, description, ordered)
         self.fig, self.place, self.name, self.description = fig, place, name, description
         self.moving = sorted(moving, key=lambda artist: artist.get_zorder())
-        self.ordered = ordered
+        self.ordered, self.page = ordered, page
         self.sliders = {key: control.widget(key) for key, control in self.controls.items()}
         self._start = self.values
         self._silent = False
@@ -151,7 +154,17 @@ class Explorer:
 
     @cached_property
     def _without_kernel(self) -> tuple[str, str]:
-        """The flip-book over the first control, the others at their start; and its still."""
+        """The HTML layer, and its picture with all controls at their start as PNG in base64."""
+        if self.page is None:
+            page, still = self._flip_book()
+        else:
+            still = still_picture(self._pixels(self._start))
+            page = self.page(still=still, name=self.name, alt=self.description)
+        self.place(**self.values)  # back to where the reader is
+        return page, still
+
+    def _flip_book(self) -> tuple[str, str]:
+        """Over the first control, the others at their start."""
         key, control = next(iter(self.controls.items()))
         positions = control.positions
         start = positions.index(self._start[key])
@@ -162,7 +175,6 @@ class Explorer:
             changed = {key: positions[index]}
             pixels = self._pixels(self._in_order({**self._start, **changed}, changed))
             pictures.append(pixels[..., :3].copy())
-        self.place(**self.values)  # back to where the reader is
         captions = [f"{key} = {control.label(positions[index])}" for index in chosen]
         others = ", ".join(list(self.controls)[1:])
         note = f"Run the cell to move {others} too." if others else ""

@@ -1,7 +1,9 @@
 """A flip-book: the pictures of one slider in a page of its own, with no kernel and no network.
 
 The still stays as the background; the other pictures hold only the pixels that differ from it. All
-share one palette. So eleven pictures of 840 x 490 take less than 200 kB, and nothing flickers.
+share one palette. So eleven pictures of 840 x 490 take less than 200 kB, and nothing flickers. The
+attribute data-lm-suppress-shortcuts leaves the arrow keys to the slider in JupyterLab, where they
+move between cells otherwise.
 """
 
 import base64
@@ -17,7 +19,7 @@ COLOURS = 95
 PAGE = """<figure style="margin:0">
 <img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{still}"><br>
 <input type="range" min="0" max="{last}" value="{start}" aria-label="{name}" \
-aria-valuetext="{caption}">
+aria-valuetext="{caption}" data-lm-suppress-shortcuts="true">
 <output>{caption}</output> <small>{note}</small>
 <script>(() => {{
 const [captions, changes] = {data}, figure = document.currentScript.parentElement;
@@ -55,6 +57,12 @@ def flip_book(
         data=json.dumps([captions, layers]).replace("<", "\\u003c"),
     )
     return page, still
+
+
+def still_picture(pixels: np.ndarray) -> str:
+    """One picture (height, width, 3 or more) in the colours of a flip-book, as PNG in base64."""
+    (frame,), palette = in_few_colours([pixels[..., :3]], COLOURS)
+    return _base64(palette_png(frame, palette))
 
 
 def _base64(data: bytes) -> str:

@@ -14,24 +14,39 @@ import time
 
 import torch
 
+from som_lite.flow.boltzmann import BoxBoltzmann, four_bumps
 from som_lite.flow.densities import three_modes
 from som_lite.flow.paths import Linear
 from som_lite.view.explorer import Explorer
-from som_lite.view.explorers import average_velocity_explorer, policy_explorer
+from som_lite.view.explorers import (
+    average_velocity_explorer,
+    boltzmann_explorer,
+    flow_field_explorer,
+    one_step_explorer,
+    policy_explorer,
+    schedule_explorer,
+    score_estimate_explorer,
+)
 
 torch.set_num_threads(1)
 
 
 def explorers() -> list[Explorer]:
-    target = three_modes()
-    noise = torch.randn(120, 2, generator=torch.Generator().manual_seed(0))
+    """All explorers of the book, on exact fields where a chapter may show a trained one."""
+    target, q = three_modes(), four_bumps()
+    noise = torch.randn(150, 2, generator=torch.Generator().manual_seed(0))
+
+    def velocity(a, t):
+        return target.velocity(a, t, Linear())
+
     return [
-        average_velocity_explorer(
-            lambda a, t: target.velocity(a, t, Linear()), log_prob=target.log_prob
-        ),
-        policy_explorer(
-            lambda eps, s: torch.tanh(2 * eps + s), noise, torch.zeros(1), label="observation"
-        ),
+        flow_field_explorer(velocity, target.log_prob),
+        average_velocity_explorer(velocity, log_prob=target.log_prob),
+        boltzmann_explorer(q),
+        score_estimate_explorer(BoxBoltzmann(q, 0.2), q, 0.2),
+        schedule_explorer(),
+        one_step_explorer(lambda eps, alpha, n: torch.tanh(eps), q, alphas=[0.1, 0.2, 0.5]),
+        policy_explorer(lambda eps, s: torch.tanh(2 * eps + s), noise, torch.zeros(1)),
     ]
 
 
@@ -66,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    print(f"{'':36} {'slider':12} {'n':>3} {'median':>7} {'max':>7} {'processor':>10} {'ratio':>6}")
+    print(f"{'':50} {'slider':12} {'n':>3} {'median':>7} {'max':>7} {'processor':>10} {'ratio':>6}")
     for explorer in explorers():
         full = full_drawings(explorer)
         lines = {key: moves(explorer, key, rounds) for key in explorer.controls}
@@ -74,7 +89,7 @@ def main() -> None:
             wall, processor = zip(*times, strict=True)
             ratio = statistics.median(processor) / statistics.median(t for _, t in full)
             print(
-                f"{explorer.name:36} {key:12} {len(times):3} {statistics.median(wall):7.1f} "
+                f"{explorer.name:50} {key:12} {len(times):3} {statistics.median(wall):7.1f} "
                 f"{max(wall):7.1f} {statistics.median(processor):10.1f} {ratio:6.2f}"
             )
 

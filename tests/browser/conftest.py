@@ -1,47 +1,26 @@
-"""A browser, a JupyterLab on a copy of the chapters, and a notebook with an explorer in it."""
+"""A browser, a JupyterLab on a copy of the chapters, notebooks with explorers, and static pages."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+from som_lite.view.explorer import Explorer
+from tests.benchmarks.explorer_latency import explorers
+from tests.browser.serving import FLAGS, ROOT, chromium, jupyterlab, trust
+
 VIEW = "application/vnd.jupyter.widget-view+json"
-# Every cell of a notebook is in the page, also those out of sight.
-SETTINGS = {"@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}'}
-
-STAND_IN = """\
-from som_lite.flow.densities import three_modes
-from som_lite.flow.paths import Linear
-from som_lite.view.explorers import average_velocity_explorer
-
-target = three_modes()
-explorer = average_velocity_explorer(
-    lambda a, t: target.velocity(a, t, Linear()), log_prob=target.log_prob
-)
-explorer"""
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 @pytest.fixture(scope="session")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if chromium() is None:
         pytest.skip("there is no chromium on the PATH")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield browser
         browser.close()
 
@@ -55,89 +34,67 @@ def page(browser):
     page.close()
 
 
+@pytest.fixture
+def problems(page):
+    """What the page complains of; the test fails if that is anything."""
+    found = []
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
+    yield found
+    assert found == []
+
+
 @pytest.fixture(scope="session")
-def chapters(tmp_path_factory) -> Path:
-    """A copy of the chapters, which a test may run and save."""
-    copy = tmp_path_factory.mktemp("book") / "chapters"
-    shutil.copytree(ROOT / "chapters", copy)
+def home(tmp_path_factory) -> Path:
+    """Where Jupyter keeps its own files."""
+    return tmp_path_factory.mktemp("jupyter")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """A copy of the chapters' notebooks, which a test may run and save."""
+    copy = tmp_path_factory.mktemp("book")
+    for path in (ROOT / "chapters").glob("*.ipynb"):
+        shutil.copy(path, copy)
     return copy
 
 
 @pytest.fixture(scope="session")
-def notebook(chapters) -> Path:
-    """The first chapter that stores an explorer, or a small notebook that does."""
-    for path in sorted(chapters.glob("*.ipynb"), key=lambda p: not p.name.startswith("02")):
-        if '"Explorer: ' in path.read_text(encoding="utf-8"):
-            return path
-    names = {}
-    exec(STAND_IN, names)
-    data = names["explorer"]._repr_mimebundle_()
-    del data[VIEW]  # as `make book` does
-    output = nbformat.v4.new_output("execute_result", data, execution_count=1)
-    cell = nbformat.v4.new_code_cell(STAND_IN, outputs=[output], execution_count=1)
-    nb = nbformat.v4.new_notebook(cells=[cell])
-    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(nb, chapters / "explorer.ipynb")
-    return chapters / "explorer.ipynb"
+def every_explorer() -> list[Explorer]:
+    return explorers()
 
 
 @pytest.fixture(scope="session")
-def lab(chapters, tmp_path_factory):
-    """The address of a JupyterLab that serves the copy, with settings and files of its own."""
-    home = tmp_path_factory.mktemp("jupyter")
-    for plugin, settings in SETTINGS.items():
-        file = home / "settings" / f"{plugin}.jupyterlab-settings"
-        file.parent.mkdir(parents=True)
-        file.write_text(settings)
-    folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
-    environment = os.environ | {f"JUPYTER_{key}": str(home / folders[key]) for key in folders}
-    environment |= {
-        "IPYTHONDIR": str(home / "ipython"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    port = free_port()
-    address = f"http://localhost:{port}"
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
-        f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0",
-        f"--ServerApp.root_dir={chapters}",
-        "--IdentityProvider.token=",
-        "--LabApp.expose_app_in_browser=True",
-    ]
-    config = ROOT / "chapters" / "jupyter_server_config.py"
-    if config.exists():
-        command.append(f"--config={config}")
-    log = home / "server.log"
-    with (
-        open(log, "w") as out,
-        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as server,
-    ):
-        try:
-            wait_for(f"{address}/api", server, log)
-            yield address
-        finally:
-            server.terminate()  # it shuts its kernels down
-            try:
-                server.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.kill()
+def live(folder, every_explorer) -> Path:
+    """A notebook that shows every explorer of the book, not run yet."""
+    code = ["from tests.benchmarks.explorer_latency import explorers\n\nshown = explorers()"]
+    code += [f"shown[{k}]" for k in range(len(every_explorer))]
+    return write(folder / "live.ipynb", [nbformat.v4.new_code_cell(source) for source in code])
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(scope="session")
+def stored(folder, home, every_explorer) -> Path:
+    """A trusted notebook with stored explorers, one of which moves on a canvas."""
+    cells = []
+    for explorer in (every_explorer[0], every_explorer[-1]):
+        data = explorer._repr_mimebundle_()
+        del data[VIEW]  # as `make book` does
+        output = nbformat.v4.new_output("execute_result", data, execution_count=1)
+        cells.append(nbformat.v4.new_code_cell("1 / 0", outputs=[output], execution_count=1))
+    path = write(folder / "stored.ipynb", cells)
+    trust(path, home)
+    return path
 
 
-def wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except (urllib.error.URLError, TimeoutError):
-            time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not answer at {address}:\n{log.read_text()[-3000:]}")
+def write(path: Path, cells: list) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = KERNEL
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lab(folder, home):
+    """The address of a JupyterLab that serves the copy."""
+    with jupyterlab(folder, home) as address:
+        yield address

@@ -8,6 +8,7 @@ import torch
 from som_lite.flow.paths import VP
 from som_lite.flow.scores import Estimate
 from som_lite.rl.agents.som import SOM, SOMConfig
+from som_lite.rl.replay import Batch
 from tests.rl.test_agents import make_batch, same, weights
 
 SMALL = SOMConfig(hidden=(16, 16), batch=32, K=8)
@@ -119,6 +120,16 @@ def test_the_actor_waits_for_its_turn():
         agent.update(make_batch(seed=i))
         moved.append(not torch.equal(before, agent.actor.mlp[0].weight))
     assert moved == [False, False, True] * 2
+
+
+def test_the_actor_learns_from_the_first_rows():
+    whole = make_batch(seed=0)
+    part = Batch(*(x[:8] for x in whole))
+    some = SOM(3, 2, replace(SMALL, actor_batch=8))
+    few = SOM(3, 2, SMALL)
+    some.actor_update(whole)
+    few.actor_update(part)
+    assert same(weights(some), weights(few))
 
 
 @pytest.mark.parametrize(

@@ -240,3 +240,16 @@ def test_settings_are_checked(field, value, accepted):
 def test_settings_of_another_agent_are_refused():
     with pytest.raises(ValueError, match="config must be a SOMConfig for agent 'som', got a SACC"):
         TrainConfig(agent="som", config=SMALL["sac"])
+
+
+def test_on_row_hears_of_every_row_when_it_is_written(name, tmp_path):
+    heard = []
+    out = tmp_path / "run"
+
+    def on_row(training):
+        with (out / "curve.csv").open(newline="") as file:
+            written = [int(row["step"]) for row in csv.DictReader(file)]
+        heard.append((written, training.step))
+
+    train(make_config(out, agent=name, steps=200), on_row=on_row)
+    assert heard == [([80], 80), ([80, 160], 160), ([80, 160, 200], 200)]

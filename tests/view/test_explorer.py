@@ -97,7 +97,6 @@ def test_flip_book_frames_show_what_the_slider_shows(make_explorer):
         layer = Image.open(io.BytesIO(base64.b64decode(change))).convert("RGBA")
         frame = np.asarray(Image.alpha_composite(still, layer).convert("RGB")).astype(int)
         explorer.set(x=float(caption.split()[-1]), side="up")
-        # 63 colours for a figure with a handful: shades of antialiased edges move a little
         # 95 colours: flat areas are exact, the shades of smoothed edges move a little
         assert np.abs(frame - picture(explorer.image.value)).max() < 24
     explorer.set(x=-2.0, side="down")
@@ -108,6 +107,20 @@ def test_the_bundle_is_the_same_every_time(make_explorer):
     view = "application/vnd.jupyter.widget-view+json"  # holds a random model id
     one, two = make_explorer()._repr_mimebundle_(), make_explorer()._repr_mimebundle_()
     assert {**one, view: None} == {**two, view: None}
+
+
+def test_another_page_takes_the_place_of_the_flip_book(make_explorer):
+    explorer = make_explorer(page=lambda still, name, alt: f"<p>{name}|{alt}|{still}</p>")
+    explorer.set(x=-2.0)
+    shown = explorer.image.value
+    bundle = explorer._repr_mimebundle_()
+    name, alt, still = bundle["text/html"][3:-4].split("|")
+    assert (name, alt, still) == ("A point", 'A "point" <on> a line', bundle["image/png"])
+    explorer.set(x=0.5)  # the start, which the still shows wherever the reader is
+    drawn, now = (picture(png) for png in (base64.b64decode(still), explorer.image.value))
+    assert np.abs(drawn - now).max() < 24  # shades of smoothed edges move a little
+    explorer.set(x=-2.0)
+    assert explorer.image.value == shown
 
 
 def test_widgets_say_what_they_are(make_explorer):

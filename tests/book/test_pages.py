@@ -1,0 +1,156 @@
+"""The static pages of `make html`: complete, linked, and in need of no network."""
+
+import html.parser
+import re
+import xml.etree.ElementTree as ET
+from urllib.parse import unquote
+
+import pytest
+
+from chapters.mathml import mathml
+from chapters.pages import Chapter, build, prose
+from tests.book.book import CHAPTERS, markdown, read
+
+MB = 1e6
+TAGS_THAT_FETCH = {"link", "script", "img", "iframe", "source", "video", "audio", "embed", "object"}
+
+
+class Page(html.parser.HTMLParser):
+    """Ids, links and everything fetched, of one page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text, self.ids, self.links, self.fetched = text, [], [], []
+        self.counts = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.ids += [found["id"]] if "id" in found else []
+        if tag == "a" and "href" in found:
+            self.links.append(found)
+        if tag in TAGS_THAT_FETCH:
+            self.fetched += [found[key] for key in ("src", "href", "data") if key in found]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, Page]:
+    written = build(tmp_path_factory.mktemp("html"))
+    return {path.name: Page(path.read_text(encoding="utf-8")) for path in written}
+
+
+def test_there_is_a_page_for_every_chapter_and_one_of_contents(pages):
+    assert list(pages) == ["index.html", *(f"{path.stem}.html" for path in CHAPTERS)]
+    leading = {link["href"] for link in pages["index.html"].links}
+    assert leading >= pages.keys()
+
+
+def test_pages_are_small(pages):
+    for name, page in pages.items():
+        assert len(page.text.encode()) <= 3 * MB, name
+
+
+def test_pages_fetch_nothing(pages):
+    for name, page in pages.items():
+        assert all(target.startswith("data:") for target in page.fetched), name
+        style = re.search(r"<style>(.*?)</style>", page.text, re.DOTALL)[1]
+        assert "url(" not in style and "@import" not in style, name
+
+
+def test_links_lead_somewhere(pages):
+    for name, page in pages.items():
+        for link in page.links:
+            target, _, anchor = link["href"].partition("#")
+            if re.match(r"[a-z]+:", target):
+                continue
+            there = pages.get(target or name)
+            assert there, f"{name} links to {link['href']}"
+            assert not anchor or unquote(anchor) in map(unquote, there.ids), link["href"]
+
+
+def test_previous_and_next_run_through_the_book(pages):
+    names = list(pages)
+    for name, before, after in zip(
+        names[1:], [None, *names[1:-1]], [*names[2:], None], strict=True
+    ):
+        around = {link["rel"]: link["href"] for link in pages[name].links if "rel" in link}
+        assert (around.get("prev"), around.get("next")) == (before, after)
+
+
+def test_ids_are_unique(pages):
+    for name, page in pages.items():
+        assert len(page.ids) == len(set(page.ids)), name
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_formula_is_mathml(path, pages):
+    """As many formulas as pairs of dollars in the prose, and no dollar left outside of code."""
+    page = pages[f"{path.stem}.html"]
+    source = re.sub(r"`[^`\n]*`", "", markdown(read(path)))
+    formulas = re.findall(r"\$\$.+?\$\$|\$[^$]+?\$", source, re.DOTALL)
+    # Outputs may hold some more: the notes under a listing.
+    assert page.counts.get("math", 0) >= len(formulas) > 0
+    text = re.sub(r"<(pre|code|script|style)\b.*?</\1>", "", page.text, flags=re.DOTALL)
+    assert "$" not in re.sub(r"<[^>]*>", "", text)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_stored_pictures_and_explorers_are_on_the_page(path, pages):
+    page = pages[f"{path.stem}.html"]
+    for cell in read(path).cells:
+        for output in cell.get("outputs", []):
+            stored = output.get("data", {}).get("text/html", "")
+            pictures = re.findall(r'src="(data:[^"]+)"', stored)
+            scripts = re.findall(r"<script>.*?</script>", stored, re.DOTALL)
+            assert all(part in page.text for part in pictures + scripts)
+
+
+def test_headings_are_in_the_contents():
+    chapter = Chapter(CHAPTERS[-1])
+    assert [text for text, _ in chapter.headings] == re.findall(
+        r"^## (.+)$", markdown(chapter.notebook), re.MULTILINE
+    )
+
+
+def test_links_between_notebooks_become_links_between_pages():
+    source = "[a](02_meanflow.ipynb) [b](02_meanflow.ipynb#Code) [c](https://x.org/a.ipynb)"
+    targets = re.findall(r'href="([^"]+)"', prose(source))
+    assert targets == ["02_meanflow.html", "02_meanflow.html#Code", "https://x.org/a.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("tex", "characters"),
+    [
+        (r"\mathcal N(0, I)", "𝒩(0,I)"),
+        (r"\mathcal{L}", "ℒ"),
+        (r"\mathbb 1[a]", "𝟙[a]"),
+        (r"\mathbf 1", "𝟏"),
+        (r"\big\|x\big\|", "‖x‖"),
+        (r"\Big\{x\Big\}", "{x}"),
+        (r"\arg\max_a Q", "arg\u2009maxaQ"),
+        (r"a<b", "a<b"),
+        (r"\varepsilon\mid a'", "ε∣a′"),
+    ],
+)
+def test_formula_reads(tex, characters):
+    assert "".join(ET.fromstring(mathml(tex)).itertext()) == characters
+
+
+def test_functions_keep_their_distance():
+    def spaces(tex):
+        return mathml(tex).count("mspace")
+
+    assert spaces(r"\log p") == spaces(r"\log\alpha") == 1
+    assert spaces(r"\log(p)") == spaces(r"\exp\big(a\big)") == spaces(r"\sin^2 x") == 0
+
+
+def test_lines_are_aligned():
+    rows = mathml(r"\begin{aligned}a&=b\\c&=d\end{aligned}", "block").count("<mtr>")
+    assert rows == 2
+
+
+@pytest.mark.parametrize("tex", [r"\nonsense x", r"x_a_b", r"a & b"])
+def test_a_formula_that_cannot_be_read_is_named(tex):
+    with pytest.raises(ValueError, match="no MathML for"):
+        mathml(tex)

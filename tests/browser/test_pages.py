@@ -1,0 +1,83 @@
+"""The static pages in a browser, opened from disk with the network blocked."""
+
+import pytest
+
+from chapters.pages import build
+from tests.book.book import CHAPTERS
+
+pytestmark = pytest.mark.browser
+
+STEMS = [path.stem for path in CHAPTERS]
+PICTURE = """figure => figure.querySelector("img")?.src
+    ?? [...figure.querySelectorAll("canvas")].map(canvas => canvas.toDataURL()).join()"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    return {path.stem: path for path in build(tmp_path_factory.mktemp("html"))}
+
+
+@pytest.fixture
+def offline(page, problems):
+    """A page that asks the network for nothing."""
+    page.route("**/*", lambda route: route.continue_() if is_local(route) else route.abort())
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("file:", "data:")) else problems.append(r.url),
+    )
+    return page
+
+
+def is_local(route) -> bool:
+    return not route.request.url.startswith("http")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_explorer_answers_the_keyboard(offline, pages, stem):
+    offline.goto(pages[stem].as_uri())
+    figures = offline.locator("figure:has(input[type=range])")
+    stored = next(path for path in CHAPTERS if path.stem == stem).read_text("utf-8")
+    assert figures.count() == stored.count('"Explorer: ')
+    for k in range(figures.count()):
+        figure = figures.nth(k)
+        pause = figure.get_by_role("button", name="Pause")
+        if pause.count():
+            pause.press("Space")
+        sliders = figure.get_by_role("slider")
+        assert sliders.count() >= 1
+        for index in range(sliders.count()):
+            slider, before = sliders.nth(index), figure.evaluate(PICTURE)
+            slider.press("ArrowLeft")
+            if figure.evaluate(PICTURE) == before:  # it stood at its left end
+                slider.press("ArrowRight")
+                assert figure.evaluate(PICTURE) != before
+            assert slider.get_attribute("aria-valuetext")
+
+
+@pytest.mark.parametrize("stem", [s for s in STEMS if s.startswith(("01", "02"))])
+def test_particles_move(offline, pages, stem):
+    offline.goto(pages[stem].as_uri())
+    figure = offline.locator("figure:has(canvas)").first
+    figure.scroll_into_view_if_needed()
+    seen = set()
+    for _ in range(4):
+        seen.add(figure.evaluate(PICTURE))
+        offline.wait_for_timeout(100)
+    assert len(seen) >= 3
+
+
+def test_a_reader_walks_through_the_book(offline, pages):
+    offline.goto(pages["index"].as_uri())
+    for stem in STEMS:
+        offline.locator("a[rel=next]").last.click()
+        assert offline.url == pages[stem].as_uri()
+    offline.get_by_role("navigation", name="Contents").get_by_role("link").first.click()
+    assert offline.url == pages["index"].as_uri()
+
+
+def test_formulas_have_a_height(offline, pages):
+    """MathML that the browser does not draw would be a line of letters."""
+    offline.goto(pages[STEMS[-1]].as_uri())
+    fractions = offline.locator("math[display=block] mfrac")
+    line = float(offline.evaluate("parseFloat(getComputedStyle(document.body).fontSize)"))
+    assert all(box.bounding_box()["height"] > 1.3 * line for box in fractions.all()[:5])
