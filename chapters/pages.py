@@ -48,7 +48,9 @@ class Prose(IPythonRenderer):
 
 def prose(source: str) -> str:
     renderer = Prose(escape=False, embed_images=True, path=str(HERE))
-    return MarkdownWithMath(renderer=renderer).render(source)
+    text = MarkdownWithMath(renderer=renderer).render(source)
+    # nbconvert passes headings through an XML writer, which gives MathML a prefix of its own
+    return re.sub(r"(</?)ns\d+:", r"\1", re.sub(r"xmlns:ns\d+=", "xmlns=", text))
 
 
 class Body(HTMLExporter):

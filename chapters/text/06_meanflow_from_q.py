@@ -353,7 +353,7 @@ def in_box(u):
 
 
 # %% [markdown]
-# (`T_MIN` $=0.003$ keeps the division finite; noise of this size blurs nothing.) **A step that respects the
+# (`T_MIN`, which is 0.003, keeps the division finite; noise of this size blurs nothing.) **A step that respects the
 # bound.** The same equation tells how to take a good solver step. If $m$ does not change between $t$ and $r$,
 # then exactly $a_r=\frac rt\,a_t+\big(1-\frac rt\big)\,m$. So average the *posterior means* at both ends of a
 # trial step, not the velocities:
