@@ -454,6 +454,9 @@ for name, x in (("mean-Heun", ours), ("textbook Heun", textbook)):
 #
 # $$u_\theta(a,r,t)=v_G(a,t)+\frac{\varsigma}{\sqrt V}\,F_\theta\Big(\frac a{\sqrt V},\,r,\,t\Big).$$
 #
+# In code the same with the factors collected: $y=a/\sqrt V$, $c=t-(1-t)\,\varsigma^2$, and
+# $u_\theta=(c\,y+\varsigma F_\theta(y,r,t))/\sqrt V$.
+#
 # This is the preconditioning that Karras and others (2206.00364) worked out for denoisers, for a velocity. At the
 # start of the training $F\approx0$, and the network already is the flow of a normal density: a sensible sampler,
 # from which $F$ learns the difference. We take $\varsigma=\tfrac12$, roughly the spread of actions in a box. It
@@ -489,10 +492,11 @@ class SkipVelocityNet(AverageVelocityNet):
         self.spread = spread
 
     def forward(self, a, r, t, cond=None):
-        variance = ((1 - t) * self.spread) ** 2 + t**2
-        scale = variance.rsqrt()
-        gaussian = (t - (1 - t) * self.spread**2) / variance * a
-        return gaussian + self.spread * scale * super().forward(a * scale, r, t, cond)
+        data = (1 - t) * self.spread
+        scale = (data.square() + t.square()).rsqrt()
+        y = a * scale
+        c = t - self.spread * data
+        return scale * (c * y + self.spread * super().forward(y, r, t, cond))
 
 
 # %% [markdown]

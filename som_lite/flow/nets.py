@@ -61,11 +61,12 @@ class AverageVelocityNet(nn.Module):
 
 
 class SkipVelocityNet(AverageVelocityNet):
-    """``u = v_G(a, t) + s / sqrt(V) F(a / sqrt(V), r, t | cond)``, on the linear path.
+    """``u = v_G(a, t) + s / sqrt(V) F(y, r, t | cond)`` with ``y = a / sqrt(V)``, linear path.
 
-    ``v_G = (t - (1 - t) s^2) / V a`` is the exact velocity of data ``N(0, s^2)``, with variance
-    ``V = (1 - t)^2 s^2 + t^2`` at t. The MLP F sees inputs of unit size and learns only how the
-    data differ from that normal (the preconditioning of Karras et al., 2206.00364, for velocities).
+    ``v_G = c / V a``, with ``c = t - (1 - t) s^2``, is the exact velocity of data ``N(0, s^2)``,
+    with variance ``V = (1 - t)^2 s^2 + t^2`` at t. The MLP F sees inputs of unit size and learns
+    only how the data differ from that normal (the preconditioning of Karras et al., 2206.00364,
+    for velocities). Together: ``u = (c y + s F) / sqrt(V)``.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class SkipVelocityNet(AverageVelocityNet):
     def forward(
         self, a: Points, r: Times, t: Times, cond: Float[Tensor, "*batch c"] | None = None
     ) -> Points:
-        variance = ((1 - t) * self.spread) ** 2 + t**2
-        scale = variance.rsqrt()
-        gaussian = (t - (1 - t) * self.spread**2) / variance * a
-        return gaussian + self.spread * scale * super().forward(a * scale, r, t, cond)
+        data = (1 - t) * self.spread  # its standard deviation at t; that of the noise is t
+        scale = (data.square() + t.square()).rsqrt()
+        y = a * scale
+        c = t - self.spread * data
+        return scale * (c * y + self.spread * super().forward(y, r, t, cond))

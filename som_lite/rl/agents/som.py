@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som_lite.flow.meanflow import LAWS, meanflow_loss, sample, sample_times
+from som_lite.flow.meanflow import LAWS, meanflow_loss, sample_times
 from som_lite.flow.nets import AverageVelocityNet, SkipVelocityNet
 from som_lite.flow.paths import PATHS
 from som_lite.flow.scores import (
@@ -38,29 +38,29 @@ class SOMConfig:
     gamma: float = 0.99  # discount per environment step
     tau: float = 0.005  # share of the online critic that enters the target critic per update
     batch: int = 256  # transitions per critic update
-    actor_batch: int = 256  # the first so many of them teach the actor
+    actor_batch: int = 128  # the first so many of them teach the actor
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers: SiLU actor, ReLU critics
     skip: bool = True  # actor = velocity of a normal + network; made for the linear path
     octaves: int = 1  # frequencies in the actor's time embedding; few keep d_t u small
-    actor_lr: float = 3e-4  # Adam step size of the actor
+    actor_lr: float = 1e-3  # Adam step size of the actor
     critic_lr: float = 3e-4  # Adam step size of the critics
     actor_every: int = 2  # critic updates per actor update
     path: str = "linear"  # noising path: linear, vp or ve
     estimator: str = "posterior_mean"  # of the noised score: posterior_mean or gradient
     box: bool = True  # keep the proposals inside the action box [-1, 1]^d
     K: int = 16  # Monte-Carlo proposals per row
-    own: int = 0  # how many of them are blurred actions of the policy (posterior_mean only)
+    own: float = 0.5  # share of them that are blurred actions of the policy (posterior_mean only)
     bf16: bool = False  # score proposals in bfloat16: faster on CPUs that have it
     alpha: float = 0.1  # temperature: the actor aims at exp(Q / alpha)
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
     unit_norm: float = 0.0  # w: replace the score s by w s / |s|; 0 leaves it alone
     a0_source: str = "policy"  # the actions that are noised: policy, replay or uniform
-    law: str = "logit_normal"  # how (r, t) are drawn: uniform or logit_normal
+    law: str = "uniform"  # how (r, t) are drawn: uniform or logit_normal
     share_equal: float = 0.25  # share of rows with r = t, which teach the instantaneous velocity
     t_min: float = 0.02  # smallest t: towards 0 the factor 1/t magnifies the estimator's noise
     loss_power: float = 0.0  # p of the adaptive weight 1 / (error + c)^p; 0 is plain squared error
-    n_explore: int = 8  # candidates of which the critic picks one while exploring
-    n_target: int = 4  # the same in the TD target
+    n_explore: int = 1  # candidates of which the critic picks one while exploring
+    n_target: int = 1  # the same in the TD target
     n_evaluate: int = 32  # the same in evaluation
 
     def __post_init__(self) -> None:
@@ -80,8 +80,9 @@ class SOMConfig:
         linear = self.path == "linear"
         require(linear or not self.skip, "skip", self.skip, "off unless the path is linear")
         require(self.K >= 2, "K", self.K, "at least 2: one proposal has no spread")
-        most = self.K - 1 if self.box and self.estimator == "posterior_mean" else 0
-        require(0 <= self.own <= most, "own", self.own, f"from 0 to {most} with these settings")
+        require(0 <= self.own < 1, "own", self.own, "at least 0 and below 1")
+        shares = self.box and self.estimator == "posterior_mean"
+        require(shares or not self.own, "own", self.own, "0 without box posterior means")
         for name in (
             "batch",
             "actor_batch",
@@ -111,16 +112,16 @@ class SOMConfig:
             estimator="gradient",
             box=False,
             K=100,
+            own=0.0,
+            actor_lr=3e-4,
+            actor_batch=256,
             alpha=1.0,
             unit_norm=25.0,
             a0_source="replay",
-            law="uniform",
             t_min=1e-3,
             loss_power=1.0,
             actor_every=1,
             n_explore=32,
-            n_target=1,
-            n_evaluate=32,
         )
 
 
@@ -154,7 +155,8 @@ class SOM:
         """n actions per state, each from fresh noise in one call: a = eps - u(eps, 0, 1 | s)."""
         cond = obs[:, None].expand(-1, n, -1)
         eps = self._randn(len(obs), n, self.act_dim)
-        return sample(lambda a, r, t: self.actor(a, r, t, cond), eps).clamp(-1, 1)
+        zero, one = eps.new_zeros(*eps.shape[:-1], 1), eps.new_ones(*eps.shape[:-1], 1)
+        return (eps - self.actor(eps, zero, one, cond)).clamp(-1, 1)
 
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "B obs"], explore: bool) -> Float[Tensor, "B d"]:
@@ -216,10 +218,10 @@ class SOM:
             return value
 
         temperature = c.alpha * (self.q_scale if c.relative else 1.0)
-        if c.own:
-            own = self.generate(obs, c.own)
+        if n_own := int(c.own * c.K):
+            own = self.generate(obs, n_own)
             return shared_posterior_mean_estimate(
-                q, a_t, t, self.path, temperature, c.K - c.own, self.generator, own
+                q, a_t, t, self.path, temperature, c.K - n_own, self.generator, own
             )
         return ESTIMATORS[c.estimator](
             q, a_t, t, self.path, temperature, c.K, self.generator, c.box
