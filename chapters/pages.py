@@ -20,7 +20,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
-from chapters.mathml import mathml
+from chapters.mathml import in_lines, mathml
 
 HERE = Path(__file__).resolve().parent
 BOOK = "From flow matching to one-step policies"
@@ -37,7 +37,7 @@ class Prose(IPythonRenderer):
         return mathml(html.unescape(body), "block")
 
     def inline_math(self, body):
-        return mathml(html.unescape(body))
+        return in_lines(mathml(html.unescape(body)))
 
     def latex_environment(self, name, body):
         return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
@@ -48,9 +48,7 @@ class Prose(IPythonRenderer):
 
 def prose(source: str) -> str:
     renderer = Prose(escape=False, embed_images=True, path=str(HERE))
-    text = MarkdownWithMath(renderer=renderer).render(source)
-    # nbconvert passes headings through an XML writer, which gives MathML a prefix of its own
-    return re.sub(r"(</?)ns\d+:", r"\1", re.sub(r"xmlns:ns\d+=", "xmlns=", text))
+    return MarkdownWithMath(renderer=renderer).render(source)
 
 
 class Body(HTMLExporter):

@@ -39,8 +39,8 @@
 #
 # $$\text{action} \;=\; \text{noise} \;-\; u(\text{noise}),\qquad u:\ \text{one network, called once.}$$
 #
-# The method is called SOM (Kim and others, [2605.23365](https://arxiv.org/abs/2605.23365)). It learns $u$ from a
-# *critic*, a network that grades actions. It needs no examples of good actions.
+# The method is called SOM (Kim and others, [2605.23365](https://arxiv.org/abs/2605.23365)). It learns $u$, an
+# *average velocity*, from a *critic*, a network that grades actions. It needs no examples of good actions.
 #
 # **At the end you will be able to** derive each step of that method on paper, write it in a few lines of PyTorch,
 # train it on simulated robots, compare it fairly with a standard method, and tell which part to suspect when it
@@ -194,8 +194,8 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** Read it like a comic. (1) A critic grades actions, here with two equally good ones. (2) Grades
-# become a density: better actions are more likely. (3) Noise smooths the density, and its *score* points uphill.
+# **What you should see.** Read it like a comic. (1) A *critic* $Q$ grades actions, here with two equally good ones. (2)
+# Grades become a density: better actions are more likely, and a *temperature* $\alpha$ says by how much. (3) Noise smooths the density, and its *score* points uphill.
 # (4) The score gives a *velocity*, and points that follow it flow from noise to good actions along curved lines. (5) The
 # straight line between two points of such a curve, a chord, has the *average velocity* as its slope. (6) A network that
 # knows the longest chord needs one call.
@@ -369,9 +369,10 @@ check(
 # | $r\le t$ | `r` | start of the interval that an average velocity covers |
 # | $a_0,\ \varepsilon,\ a_t$ | `a0`, `eps`, `a_t` | clean sample, standard normal noise, point on the path |
 # | $\mu_t,\ \sigma_t$ | `mu`, `sigma` | path coefficients, $a_t=\mu_t a_0+\sigma_t\varepsilon$; here $1-t$ and $t$ |
+# | $p_t(a)$ | | density of $a_t$: $p_0$ is that of the data, $p_1$ that of the noise |
 # | $v(a,t)$ | `v` | velocity of the flow at one moment |
 # | $u(a,r,t)$ | `u` | average velocity over $[r,t]$ |
-# | $s(a,t)$ | `score` | slope of the log-density, $\nabla_a\log p_t(a)$ |
+# | $s(a,t)$ | `score` | score: slope of the log-density, $\nabla_a\log p_t(a)$ |
 # | $m(a,t)$ | `m` | posterior mean: the average of all $a_0$ that may hide behind a noised point $a$ |
 # | $Q(s,a),\ \alpha$ | `q`, `alpha` | critic, temperature: the target density is $\propto\exp(Q/\alpha)$ |
 # | $K,\ N,\ B$ | `K`, `N`, `B` | Monte-Carlo proposals, candidate actions, batch size |

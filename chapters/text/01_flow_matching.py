@@ -25,7 +25,8 @@
 # **What you need.** Calculus, a little probability (conditional expectation, Bayes' rule) and PyTorch. Nothing
 # about flows, diffusion or robots.
 #
-# **Time and hardware.** ≈ 30 s on one CPU core, half of it for five short trainings. No GPU.
+# **Time and hardware.** ≈ 30 s on one CPU core, most of it for five short trainings; allow two to three hours for
+# reading and exercises. No GPU.
 #
 # Previous: [00 · Start here](00_start_here.ipynb). Next: [02 · MeanFlow](02_meanflow.ipynb).
 
@@ -125,9 +126,9 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** Time runs from noise on the left to data on the right, the way a sampler walks. Left:
-# the lines of 70 pairs. They cross everywhere. The three orange arrows show the mean velocity at three places;
-# few lines agree with them. Right: from the same 70 starts, points that follow the mean velocity at every moment.
+# **What you should see.** Noise ($t=1$) is on the left and data ($t=0$) on the right: you read the picture in the
+# direction in which a sampler walks. Left panel: the lines of 70 pairs. They cross everywhere. The three orange arrows show the mean velocity at three places;
+# few lines agree with them. Right panel: from the same 70 starts, points that follow the mean velocity at every moment.
 # Their *flow lines* bend, and never cross.
 #
 # The shades behind are the density $p_t$, the same in both pictures. That is the surprise: **as a crowd, the
@@ -165,13 +166,14 @@ for row, t in ((50, 0.5), (75, 0.25), (100, 0.0)):
     check(f"flow lines, gap to p_t at t = {t}", distance_from_law(flow[row], t), below=0.031)
 
 # %% [markdown]
-# (The gap of the flow lines is the same at all times. Nobody overtakes, so everybody keeps his rank.)
+# (The gap of the flow lines is the same at all times: nobody overtakes, so every point keeps its rank.)
 #
 # That a crowd which follows the mean velocity keeps the density $p_t$ is a theorem. Chapter 05 proves it, by the
 # continuity equation. Here we have tested it, and will again.
 #
 # Why can flow lines never cross? At a crossing two lines would leave one place at one time in two directions. But
-# the mean velocity there is one vector, not two. (On the plane, the curves that you draw may cross: two points
+# the mean velocity there is one vector, not two. Nor can they merge: $v$ is smooth, and then the equation of motion has
+# a single solution through each place and time. (On the plane, the curves that you draw may cross: two points
 # that visit the same place at *different* times. That is no contradiction.)
 #
 # The rest of the chapter asks three questions. What is the mean velocity, as a formula? How does a network learn
@@ -185,7 +187,7 @@ for row, t in ((50, 0.5), (75, 0.25), (100, 0.0)):
 
 # %%
 toy = three_modes()
-fine = GaussianMixture(toy.means.double(), toy.stds.double(), toy.weights.double())
+fine = GaussianMixture(toy.means.double(), toy.stds.double(), toy.weights.double())  # 64 bits
 mean = fine.weights @ fine.means  # E[a_0]
 
 g = torch.Generator().manual_seed(1)
@@ -260,13 +262,13 @@ show(
 
 # %% [markdown]
 # **What you should see.** At each of three places, the velocities of 30 pairs that pass by (blue) and the mean over
-# all pairs that pass by (orange). As always in this book, arrows are drawn *backwards*, as $-v$, the way a sampler
-# walks, and here shortened. At the place in the middle the blue arrows disagree wildly: the pairs are bound for three
+# all pairs that pass by (orange). As always in this book, velocities are drawn *backwards*, as $-v$, the way a sampler
+# walks; here they are shortened as well. At the place in the middle the blue arrows disagree wildly: the pairs are bound for three
 # different blobs. The orange arrow is short, and it is nobody's. Yet it is the one that counts.
 #
-# The formula that we want exists already in the package, as `fine.velocity`. Do our averages agree with it? Some
-# hundred pairs or more pass by each place, and their velocities scatter by one or two units. So a mean is uncertain
-# by less than 0.1. We allow twice that.
+# The formula that we want exists already in the package, as `fine.velocity`. Do our averages agree with it? Hundreds
+# of pairs pass by each place, and in each coordinate their velocities scatter by at most two units. So a mean is
+# uncertain by about 0.1 or less. We allow twice that.
 
 # %%
 exact = fine.velocity(places.double(), half, path)
@@ -278,8 +280,8 @@ for k, w in enumerate(met):
 # %% [markdown]
 # ### Step 3: one unknown is enough
 #
-# Given $a_t=a$, the two ends of a line are not independent: know one and you know the other. Solve the path for the
-# noise, $\varepsilon=(a-(1-t)\,a_0)/t$, and insert:
+# Given $a_t=a$, the two ends of a line are not independent: for $0<t<1$, know one and you know the other. Solve the path
+# for the noise, $\varepsilon=(a-(1-t)\,a_0)/t$, and insert:
 #
 # $$\varepsilon-a_0=\frac{a-a_0}{t},\qquad\text{hence}\qquad
 # v(a,t)=\frac{a-m(a,t)}{t},\qquad m(a,t)=E\,[\,a_0\mid a_t=a\,].$$
@@ -316,11 +318,11 @@ for time in (0.25, 0.6, 1.0):
 # %% [markdown]
 # The factor $1/t$ looks dangerous at $t=0$, but the numerator vanishes there too. There $a_t$ *is* the data point,
 # and about the noise one knows nothing: $v(a,0)=E[\varepsilon]-a=-a$. At the other end $a_t$ is the noise, and
-# about the data one knows nothing: $v(a,1)=a-E[a_0]$. (The weights of the blobs are stored in 32 bits and sum to one
-# up to $10^{-8}$; hence the bound.)
+# about the data one knows nothing: $v(a,1)=a-E[a_0]$.
 
 # %%
 check("step 3: v(a, 0) against -a", largest(fine.velocity(a, 0.0, path) + a), below=1e-12)
+# The weights of the blobs are 32-bit numbers and sum to one up to 1e-8; hence the second bound.
 difference = largest(fine.velocity(a, 1.0, path) - (a - mean))
 check("step 3: v(a, 1) against a - E[a_0]", difference, below=1e-7)
 
@@ -351,14 +353,15 @@ check("step 4: difference of the variances", abs(covariance[1, 1] - V), below=0.
 # %% [markdown]
 # ### Step 5: a mixture of Gaussians
 #
-# Our data have three blobs: centres $m_k$, standard deviations $c_k$, weights $w_k$. To draw a point, draw a blob and
-# then a point of it. If somebody told us the blob, step 4 would give the answer, $m_k(a,t)$. Nobody does, but
-# Bayes' rule says how likely each blob is, given where we are:
+# Our data have three blobs: centres $b_k$, standard deviations $c_k$, weights $w_k$. To draw a point, draw a blob and
+# then a point of it. If somebody told us that it was blob $k$, step 4 would give the best guess; call it $m_k(a,t)$.
+# Nobody does, but Bayes' rule says how likely each blob is, given where we are:
 #
-# $$g_k(a,t)=\frac{w_k\,\mathcal N\big(a;\,(1-t)\,m_k,\,V_{k}I\big)}{\sum_j w_j\,\mathcal N\big(a;\,(1-t)\,m_j,\,V_{j}I\big)},
+# $$g_k(a,t)=\frac{w_k\,\mathcal N\big(a;\,(1-t)\,b_k,\,V_{k}I\big)}{\sum_j w_j\,\mathcal N\big(a;\,(1-t)\,b_j,\,V_{j}I\big)},
 # \qquad V_k=(1-t)^2c_k^2+t^2 .$$
 #
-# These $g_k$ are called *responsibilities*. The law of total expectation averages the three answers:
+# Here $\mathcal N(a;\,b,VI)$ is the density at $a$ of a normal with mean $b$ and variance $V$ in each coordinate. The
+# $g_k$ are called *responsibilities*. They are the weights with which to average the three guesses:
 #
 # $$m(a,t)=\sum_k g_k(a,t)\,m_k(a,t),\qquad v(a,t)=\frac{a-m(a,t)}t .$$
 #
@@ -369,6 +372,7 @@ check("step 4: difference of the variances", abs(covariance[1, 1] - V), below=0.
 def mixture_velocity(a, t, means, stds, weights):
     V = (1 - t) ** 2 * stds**2 + t**2  # (n, 3)
     apart = a[:, None] - (1 - t)[..., None] * means  # (n, 3, 2): from the centre of each blob
+    # On the plane the normal density is exp(-|apart|^2 / 2V) / (2 pi V).
     g = (weights.log() - V.log() - apart.square().sum(-1) / (2 * V)).softmax(-1)  # (n, 3)
     guesses = means + ((1 - t) * stds**2 / V)[..., None] * apart  # (n, 3, 2): step 4
     return (a - (g[..., None] * guesses).sum(1)) / t
@@ -385,7 +389,8 @@ check("step 5: our formula against the package", difference, below=1e-12)
 # ### Step 6: learn the mean by looking at the parts
 #
 # Outside textbooks there is no formula for $v$. There are data points, and noise can be made. Suppose that a function
-# $f(a,t)$ is to imitate $v$. The loss that we *want* to minimise is
+# $f(a,t)$ is to imitate $v$. From here on $E$ is the mean over pairs *and* over a time $t$, drawn uniformly from
+# $[0,1]$. The loss that we *want* to minimise is
 #
 # $$\mathcal L_{\text{place}}(f)=E\,\big\|f(a_t,t)-v(a_t,t)\big\|^2 .$$
 #
@@ -394,13 +399,13 @@ check("step 5: our formula against the package", difference, below=1e-12)
 # $$\mathcal L_{\text{pair}}(f)=E\,\big\|f(a_t,t)-(\varepsilon-a_0)\big\|^2 .$$
 #
 # This is the loss of flow matching. It asks $f$ to predict what cannot be predicted from $(a,t)$ alone. Yet the two
-# losses differ by a constant. Insert $v-v$ and expand the square, with $w=\varepsilon-a_0$:
+# losses differ by a constant. Write $w=\varepsilon-a_0$, split $f-w=(f-v)+(v-w)$ and expand the square:
 #
 # $$\|f-w\|^2=\|f-v\|^2+2\,(f-v)\cdot(v-w)+\|v-w\|^2 .$$
 #
 # The middle term has mean zero, and here is why. First take the mean over all pairs that pass through one $(a,t)$.
 # There $f-v$ is a fixed vector, and the mean of $w$ is $v$ by definition. So the product has mean zero at every
-# place, hence altogether: that is the **law of total expectation**, $E[X]=E\,[\,E[X\mid a_t]\,]$. What is left is
+# place, hence altogether: that is the **law of total expectation**, $E[X]=E\,[\,E[X\mid a_t,t]\,]$. What is left is
 #
 # $$\boxed{\;\mathcal L_{\text{pair}}(f)=\mathcal L_{\text{place}}(f)+C,\qquad C=E\,\|\varepsilon-a_0-v(a_t,t)\|^2\;}$$
 #
@@ -426,7 +431,7 @@ def mean_square(x):
 C = mean_square(w - v)
 candidates = {
     "zero": torch.zeros_like(v),
-    "only the means": -mean + 0 * v,
+    "the mean of w": -mean + 0 * v,
     "v turned by 90°": torch.stack([-v[:, 1], v[:, 0]], -1),
     "a wave": torch.sin(3 * a_t) + t,
 }
@@ -440,16 +445,16 @@ for name, f in candidates.items():
     check(f"step 6: {name}, distance from C in standard errors", errors, below=4)
 
 # %% [markdown]
-# The middle columns differ widely, the last does not. Note the last row: even the perfect $v$ has a loss of about
-# 3.2. **The loss of flow matching does not go to zero.** It goes to $C$.
+# The columns "pair" and "place" vary widely, their difference does not. Note the last row: even the perfect $v$ has a
+# loss of about 3.2. **The loss of flow matching does not go to zero.** It goes to $C$.
 #
-# What is $C$ made of? Pythagoras has an answer for each time. The total $E\|w\|^2=2+E\|a_0\|^2$ does not depend on
-# $t$, and
+# What is $C$ made of? Let $C(t)$ be the same mean at one fixed time, so that $C$ is the average of $C(t)$ over $t$. The
+# total $E\|w\|^2=2+E\|a_0\|^2$ does not depend on $t$, and by Pythagoras
 #
 # $$E\,\|w\|^2=E\,\|v(a_t,t)\|^2+C(t),$$
 #
-# the part that place and time tell plus the part that they do not. (It is the formula above with $f=0$, at a single
-# time.) We know both ends. At $t=0$ nothing is known of the noise: $C(0)=E\|\varepsilon\|^2=2$. At $t=1$ nothing is
+# the part that place and time tell plus the part that they do not. (It is the boxed formula for $f=0$, at one time.)
+# We know both ends. At $t=0$ nothing is known of the noise: $C(0)=E\|\varepsilon\|^2=2$. At $t=1$ nothing is
 # known of the data: $C(1)=E\|a_0-E[a_0]\|^2$.
 
 # %%
@@ -594,8 +599,8 @@ def flow_matching_loss(v, a0, eps, t, path):
 
 # %% [markdown]
 # Step 6 says that its gradient is, on average, that of the loss we cannot compute. Here is the test, with an untrained
-# network and two numbers of pairs. The difference of the two gradients is a mean of zeros with noise; so ten times as
-# many pairs should make it about $\sqrt{10}\approx3$ times smaller.
+# network and two numbers of pairs. The difference of the two gradients is a mean of noise without bias; so ten times as
+# many pairs should make it about $\sqrt{10}\approx3$ times smaller. (Both gaps are random, so we ask for 1.5 times.)
 
 
 # %%
@@ -720,7 +725,7 @@ check("final RMSE over the mean RMSE of steps 300 to 800", progress_made, below=
 listing(
     euler_step,
     {
-        "return": "Velocity times time is a way. `dt` is negative when we go from noise to data: that sign "
+        "return": "Velocity times time is displacement. `dt` is negative when we go from noise to data: that sign "
         "is all that *against the velocity* means."
     },
 )
@@ -816,11 +821,10 @@ check(
 check("largest of them, relative", (net_errors / speeds).max(), below=0.25)
 
 # %% [markdown]
-# **What you should see.** Left: the error is a few percent of the velocity, and largest on the side of the data, at
-# $t=0$ and around $t=0.3$. There $v$ changes most sharply with place and time. Right: it is not spread evenly. Inside
-# the clouds the net is right. The bright points are those in the gaps, where the best guess $m$ tips from one blob to
-# another within a short way: the field has a crease, and the net irons it. Few points are there, so few examples
-# were.
+# **What you should see.** Left: the error is a few percent of the velocity, and largest at the end $t=0$ and around
+# $t=0.3$, where the three clouds part. Right: at that time it is not spread evenly. Inside the clouds the net is right.
+# The bright points are those in the gaps, where the best guess $m$ tips from one blob to another within a short
+# distance: the field has a crease, and the net irons it. Few points lie there, so the net saw few examples.
 #
 # ### The samples
 #
@@ -901,15 +905,14 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** One step: a smear around the mean, where there are no data at all. (The exact field would
+# **What you should see.** One step: a smear around the mean, where there are hardly any data. (The exact field would
 # make it a single spot.) Two steps: the points fill the triangle between the blobs, as averages of three answers do.
 # Four steps: blobs, but still joined. Sixty-four steps: three blobs.
 #
 # ### The error against the number of steps
 #
-# How fast does the error fall? We compare each point with the end of its exact flow line (64 Runge-Kutta steps, to
-# about six digits). For the exact field, an Euler step of length $1/n$ errs by about $1/n^2$, and there are $n$ of
-# them. So the error should fall like $1/n$: twice the steps, half the error.
+# How fast does the error fall? We compare each point with the end of its exact flow line (64 steps of the much more
+# accurate Runge-Kutta method). An Euler step of length $1/n$ errs in proportion to $1/n^2$, and there are $n$ of them. So the error should fall like $1/n$: twice the steps, half the error.
 
 # %%
 exact_end = solve(velocity, test_noise, steps=64, step=rk4_step)
@@ -961,7 +964,7 @@ show(
 #
 # The trained field. On the left, arrows of $-v(a,t)$ and particles that follow it, with the lines that some of them
 # left behind. On the right, a promise: where $n$ Euler steps would take each particle from where it is now. Press
-# play, or move $t$ from 1 down to 0. Do exercise 3 before you touch $n$.
+# play, or move $t$ from 1 down to 0. Exercise 3 asks you to predict what you will see: do it first.
 
 # %%
 flow_field_explorer(net, toy.log_prob)
@@ -1020,13 +1023,13 @@ ax.text(0.98, 3.1, "times below 0.2", color=COLOURS["error"], ha="right")
 ax.text(0.02, 2.9, "times above 0.8", color=COLOURS["error"])
 show(
     fig,
-    "RMSE against time on a logarithmic axis for three trainings. With all times: near 0.1 throughout. With times below 0.2: nearly "
-    "as good up to 0.2, then rising to about 2. With times above 0.8: as good from 0.8 on, and rising to about 2 towards the data.",
+    "RMSE against time on a logarithmic axis for three trainings. With all times: near 0.1 throughout. With times below 0.2: about "
+    "0.1 at t = 0.1, then rising to over 2. With times above 0.8: as good from 0.85 on, and rising to about 2 towards the data.",
 )
 
 # %% [markdown]
-# **What you should see.** Each network is fine where it was trained and useless elsewhere. And look at the third
-# check: the network trained near the data has a *lower* loss than the right one, because $C(t)$ is lower there (the
+# **What you should see.** Each network is good within the times of its training, and useless far from them. And look at
+# the third check: the network trained near the data has a *lower* loss than the right one, because $C(t)$ is lower there (the
 # figure of step 6). Losses under different laws of $t$ cannot be compared.
 #
 # ### Noise of another kind
@@ -1091,13 +1094,14 @@ nervous_rate, calm_rate = (
 print(f"size of the exact d_t v (root mean square): {mean_square(true_rate).sqrt():.5f}")
 check("RMSE of v, ten octaves over one", nervous_errors[-1] / calm_errors[-1], below=1.2)
 check("RMSE of d_t v, ten octaves over one", nervous_rate / calm_rate, above=5)
+check("ten octaves, 64 steps: distance in floors", in_floors(samples(nervous_net)), below=2)
 
 here = torch.tensor([[1.1, 0.2]]).expand(400, 2)
 clock = torch.linspace(0.1, 0.9, 400)[:, None]
 looks = {
     nervous_net: {"color": COLOURS["error"], "linewidth": 0.9, "label": "ten octaves"},
+    velocity: {"color": COLOURS["reference"], "linewidth": 2.4, "label": "exact"},
     calm_net: {"color": COLOURS["velocity"], "linestyle": "--", "label": "one octave"},
-    velocity: {"color": COLOURS["reference"], "linewidth": 1.2, "label": "exact"},
 }
 fig, (left, right) = figure(8.4, 3.8, ncols=2)
 with torch.no_grad():
@@ -1117,7 +1121,7 @@ show(
 # %% [markdown]
 # **What you should see.** One place, as time goes by. Left: the exact $v$ (black), the network with one octave (orange)
 # and that with ten (vermilion). The nervous one is as good as the calm one, with a fine tremor. For flow matching that
-# is harmless: the solver averages the tremor away. Right: the derivatives. A tremor that is small and fast has a large
+# is harmless: the solver averages the tremor away, and the samples are as good as any (the third check). Right: the derivatives. A tremor that is small and fast has a large
 # derivative, and this one drowns the truth. Chapter 02 trains on such a derivative. That is why one octave is the
 # default of this book.
 
@@ -1168,9 +1172,9 @@ check("exercise 1: error of the converted velocity", difference, below=1e-4)
 # ### 2. Find the bug · ●○○ · 10 min
 #
 # A user of a well-known flow-matching library asked why his model would not train properly. In our letters his loss
-# was this one. It runs, its shapes are right, and it falls quickly, *below* $C$. Find the mistake
-# and write the loss correctly. Before you run the check: what does the network learn with the wrong loss, and what
-# is the least value of that loss?
+# was this one. It runs, its shapes are right, and it falls quickly, even below the floor $C$. Find the mistake and write
+# the loss correctly. Before you open the solution: what does the network learn with the wrong loss, and what is the
+# least value of that loss?
 #
 # ```python
 # def users_loss(v, a0, eps, t):
@@ -1193,7 +1197,8 @@ check("exercise 2: loss of what the user's network learnt, over C", wrong / C, a
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# One variable is computed and never used.
+# A loss below $C$ is too good to be true: the network must be told something that a sampler does not know. Trace what
+# goes into `v`.
 #
 # </details>
 
@@ -1217,8 +1222,8 @@ check("exercise 2: loss of what the user's network learnt, over C", wrong / C, a
 # %% [markdown]
 # ### 3. Predict, then move the slider · ●○○ · 10 min
 #
-# Answer before you touch the explorer. Then move the sliders, and then run the cell. All three are about the exact
-# field and the 4000 points of `test_noise`.
+# Answer before you touch the explorer. Then move its sliders, and then run the cell. The check uses the exact field and
+# the 4000 points of `test_noise`; the trained field of the explorer is close to it.
 #
 # 1. Follow the flow to the time $t$ and take *one* Euler step from there. Which is the first of
 #    $t=0.9,\,0.8,\dots,0.1$ at which the step ends, on average, less than 0.25 from the true end?
@@ -1256,7 +1261,7 @@ check("exercise 3: error of your factor", abs(factor - misses[4] / misses[7]), b
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The best guess settles late: only at $t=0.4$ is it, on average, within 0.25 of the end. The arrow at the mean has
+# The best guess settles late: not before $t=0.4$ is it, on average, within 0.25 of the end. The arrow at the mean has
 # length zero. Eight times the steps, an eighth of the error.
 #
 # ```python
@@ -1291,8 +1296,8 @@ for time in (0.1, 0.5, 0.9):
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Given $a_t=a$, the velocity of a pair is $(a-a_0)/t$: only $a_0$ is uncertain. What is left of the variance of $a_0$
-# after a linear regression on $a_t$?
+# Given $a_t=a$, the velocity of a pair is $(a-a_0)/t$: only $a_0$ is uncertain. Of the variance of $a_0$, what does the
+# regression line of step 4 leave unexplained?
 #
 # </details>
 
@@ -1323,6 +1328,8 @@ def velocity_of_points(a, t, points):
 
 five = fine.sample(5, torch.Generator().manual_seed(12))
 start = torch.randn(300, 2, generator=torch.Generator().manual_seed(13), **double)
+difference = velocity_of_points(start, torch.ones(300, 1, **double), five) - (start - five.mean(0))
+check("exercise 5: v(a, 1) against a - E[a_0]", largest(difference), below=1e-9)
 end = solve(lambda a, t: velocity_of_points(a, t, five), start, steps=200, step=euler_step)
 nearest = torch.cdist(end, five).min(-1)
 check("exercise 5: greatest distance from a data point", nearest.values.max(), below=1e-6)
@@ -1331,7 +1338,7 @@ check("exercise 5: data points that are reached", len(nearest.indices.unique()),
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Step 5 with blobs of width zero: what are $V_k$ and $m_k(a,t)$ if $c_k=0$?
+# Take step 5 with blobs of width zero. What are $V_k$ and $m_k(a,t)$ if $c_k=0$?
 #
 # </details>
 
@@ -1352,12 +1359,12 @@ check("exercise 5: data points that are reached", len(nearest.indices.unique()),
 # </details>
 
 # %% [markdown]
-# ### 6. Straighter lines from better pairs · ●●● · 30 min
+# ### 6. Straighter lines from better pairs · ●●○ · 20 min
 #
 # The closed forms of steps 3 to 5 needed data and noise to be *independent*. Steps 1, 2 and 6 did not: they work for
-# any rule that pairs them, as long as each side keeps its own distribution. So pair them well: within a batch, choose the partners that make the sum of the
-# squared distances least (`scipy.optimize.linear_sum_assignment` finds them). Lines then cross less, pairs agree more,
-# and flow lines become straighter. Write `pair_up`, which reorders the noise of a batch. The check trains with it
+# any rule that pairs them, as long as each side keeps its own distribution. So pair them well: within a batch, choose
+# the partners that make the sum of the squared distances least (`scipy.optimize.linear_sum_assignment` finds them).
+# Lines then cross less, pairs agree more, and flow lines become straighter. Write `pair_up`, which reorders the noise of a batch. The check trains with it
 # (600 steps, batches of 128) and asks what two Euler steps are worth.
 
 
@@ -1374,8 +1381,8 @@ check("exercise 6: last losses over C", np.mean(paired_losses[-100:]) / C, below
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Build the matrix of squared distances with `torch.cdist(a0, eps).square()`. The function returns rows and columns; the
-# rows come in order.
+# The function wants a matrix of costs and returns which column belongs to which row. What are the rows here, what the
+# columns, and which of the two sides do you reorder?
 #
 # </details>
 
@@ -1409,17 +1416,19 @@ check("exercise 6: last losses over C", np.mean(paired_losses[-100:]) / C, below
 #   the floor of the training loss. A loss that stands still says little.
 # * One Euler step from $(a,t)$ jumps to the best guess $m(a,t)$; from noise that is the mean of the data.
 # * Euler's error falls like $1/n$ until the error of the network takes over.
-# * Clock, sign, the law of $t$, the law of the noise: four things that raise no error when they are wrong. Test the
+# * Clock, sign, the law of $t$, the law of the noise: all four raise no error when they are wrong. Test the
 #   sampler with an exact field first.
 
 # %% [markdown]
 # ## References
 #
+# Mind the clock: in these papers noise is at time 0 and data at time 1.
+#
 # * Lipman, Chen, Ben-Hamu, Nickel, Le: *Flow Matching for Generative Modeling*,
 #   [2210.02747](https://arxiv.org/abs/2210.02747). The loss of this chapter. Read section 3: theorem 1 says that the
 #   mean velocity has the right marginals (our chapter 05), theorem 2 that the two losses have the same gradient.
 # * Liu, Gong, Liu: *Flow Straight and Fast*, [2209.03003](https://arxiv.org/abs/2209.03003). The straight path, lines
-#   that cross and flow lines that do not, and how to straighten them. Its time runs the other way.
+#   that cross and flow lines that do not, and how to straighten them.
 # * Albergo, Vanden-Eijnden: *Building Normalizing Flows with Stochastic Interpolants*,
 #   [2209.15571](https://arxiv.org/abs/2209.15571). The same idea, found at the same time, with other paths.
 # * Tong and others: *Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport*,

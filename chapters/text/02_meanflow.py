@@ -25,7 +25,8 @@
 # **What you need.** [Chapter 01](01_flow_matching.ipynb), calculus (the chain rule in several variables) and
 # PyTorch.
 #
-# **Time and hardware.** ≈ 40 s on one CPU core, nearly all of it for nine short trainings. No GPU.
+# **Time and hardware.** ≈ 40 s on one CPU core, nearly all of it for nine short trainings; allow two to three hours for
+# reading and exercises. No GPU.
 #
 # Previous: [01 · Flow matching on the plane](01_flow_matching.ipynb). Next:
 # [03 · Policies as Boltzmann distributions](03_boltzmann_policies.ipynb).
@@ -65,7 +66,7 @@ from som_lite.flow.paths import Linear
 from som_lite.view import plots
 from som_lite.view.explorers import average_velocity_explorer
 from som_lite.view.notebook import check, show
-from som_lite.view.style import figure, plane
+from som_lite.view.style import COLOURS, figure, plane
 
 torch.set_num_threads(1)  # small nets: more threads cost more than they bring
 
@@ -128,8 +129,8 @@ show(
 
 # %% [markdown]
 # **What you should see.** The same six flow lines twice. On the left each orange arrow leaves along its flow
-# line, as a velocity must, and then goes straight on: all six meet at the mean of the data, where there is no
-# data. On the right each green arrow cuts across and ends where its flow line ends, inside a blob.
+# line, as a velocity must, and then goes straight on: all six meet at the mean of the data, where there are hardly
+# any data. On the right each green arrow cuts across and ends where its flow line ends.
 
 # %%
 at_noise = torch.ones(len(test_noise), 1)
@@ -238,7 +239,7 @@ start = torch.tensor([[1.1, 1.9]])
 one_line = solve(velocity, start, steps=100, step=rk4_step, trajectory=True)[:, 0]
 fig, ax = figure(5.6, 4.1)
 ax.set(xlim=(0.1, 1.5), ylim=(1.15, 2.15), aspect="equal")
-ax.plot(*one_line.T, color="black", linewidth=1.3)
+ax.plot(*one_line.T, color=COLOURS["reference"], linewidth=1.3)
 tail = one_line[80]  # r = .2
 for k in (0, 20, 40):  # t = 1, .8, .6
     plots.arrow(ax, one_line[k], tail - one_line[k], "average", width=0.006)
@@ -385,8 +386,8 @@ check("torch.func.jvp against by hand", difference, below=1e-12)
 
 # %% [markdown]
 # Why not always take finite differences? They need no library. But they need a step $h$, and no choice of it is
-# quite right. The formula itself is wrong by about $h^2$, which asks for a small $h$. Rounding errors in $u$ are
-# divided by $2h$, which asks for a large one.
+# quite right. The formula itself errs in proportion to $h^2$ (not for $u_2$, a quadratic, where central differences are
+# exact). That asks for a small $h$. Rounding errors in $u$ are divided by $2h$, which asks for a large one.
 
 # %%
 steps = np.logspace(-9, 0, 37)
@@ -401,11 +402,11 @@ def error_of_differences(dtype):
 
 error32, error64 = error_of_differences(torch.float32), error_of_differences(torch.float64)
 fig, ax = figure(6.0, 4.0)
-ax.loglog(steps, error32, "o-", color="#d55e00", markersize=4)
-ax.loglog(steps, error64, "s-", color="#0072b2", markersize=4)
+ax.loglog(steps, error32, "o-", color=COLOURS["error"], markersize=4)
+ax.loglog(steps, error64, "s-", color=COLOURS["data"], markersize=4)
 ax.set(xlabel="step $h$", ylabel="mean error of the derivative", xlim=(1e-9, 1), ylim=(1e-12, 1e2))
-ax.text(1e-6, 4e-1, "32-bit numbers", color="#d55e00")
-ax.text(1.3e-9, 4e-11, "64-bit numbers", color="#0072b2")
+ax.text(1e-6, 4e-1, "32-bit numbers", color=COLOURS["error"])
+ax.text(1.3e-9, 4e-11, "64-bit numbers", color=COLOURS["data"])
 show(
     fig,
     "Error of central finite differences against the step h on logarithmic axes, a V for each precision. On the right "
@@ -421,11 +422,11 @@ check(
 )
 
 # %% [markdown]
-# **What you should see.** Two V shapes with a common right arm, where the formula's error $h^2$ rules. The left
+# **What you should see.** Two V shapes with a common right arm, where the formula's error $\propto h^2$ rules. The left
 # arms are rounding, a $1/h$ law, and lie about nine decades apart, like the precisions themselves. (The flat top:
 # there $a\pm h v$ rounds to $a$, and the quotient is zero.) Networks work in 32 bits. There the best step is near
-# $3\cdot10^{-3}$. A step of $10^{-6}$, which looks more careful, is hundreds of times worse, and one of $10^{-8}$ gives
-# nothing. `torch.func.jvp` has no step to choose. Finite
+# $3\cdot10^{-3}$. A step of $10^{-6}$, which looks more careful, is more than a hundred times worse, and one of $10^{-8}$
+# gives nothing. `torch.func.jvp` has no step to choose. Finite
 # differences remain a good *test* of a JVP, as in the derivation above.
 #
 # ### The target and the loss
@@ -521,11 +522,12 @@ check("rows with r > t", (r_drawn > t_drawn).sum(), below=0.5)
 # network. Second, for correctness. When $v$ is noisy, so is the target: its noise is the noise of $v$ times the
 # matrix $I-(t-r)\,\partial_a u_\theta$. A network that may bend its own target can shrink this noise by giving
 # $\partial_a u_\theta$ a convenient value (such as $I/(t-r)$, which cancels the noise altogether) instead of the
-# right one. With the target held constant nothing is gained that way. (The same choice returns in chapter 07,
-# planned: a critic's target carries no gradient either.)
+# right one. With the target held constant nothing is gained that way.
 #
 # Two small checks. The gradient of our loss is that of an ordinary regression on a target computed beforehand. And the
-# network $u=a/(t-r)$, which knows nothing, has a target without any noise: the temptation is real.
+# temptation is real: $u=a/(t-r)$ knows nothing of the data and sends every point to the origin, yet its target is free of
+# noise and equals $u$ itself, whatever $v$ is. Its loss is zero. (It solves the identity. What it lacks is the smoothness
+# at $r=t$ that step 5 asked for, and a network can come close to it.)
 
 # %%
 theta = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
@@ -547,8 +549,7 @@ def quiet(a, r, t):
     return a / (t - r)
 
 
-moved = meanflow_target(quiet, a, r, t, pair_v) - meanflow_target(quiet, a, r, t, v)
-check("noise in the target of a / (t - r)", largest(moved), below=1e-9)
+check("loss of u = a / (t - r), from pairs", meanflow_loss(quiet, a, r, t, pair_v), below=1e-20)
 
 # %% [markdown]
 # ### The network and the sampler
@@ -686,8 +687,8 @@ show(
 #
 # If this is right, the *perfect* $u$ must have a large loss from pairs as well. We know the perfect $u$, so we
 # can compute it: it hits its mean target exactly, and only the multiplied noise is left. The result is a mean
-# with rare large terms, from the border between blobs, and varies with the points drawn; we ask that it be above
-# 7, more than at the start of the training.
+# with rare large terms, from the border between blobs, and varies with the points drawn; we ask that it be well above
+# the loss at the start of the training.
 
 # %%
 g = torch.Generator().manual_seed(0)
@@ -697,7 +698,8 @@ a_p = path.noise(a0, eps, t_p)
 noise = eps - a0 - v64(a_p, t_p)
 turned = (true_u(a_p + h * noise, r_p, t_p) - true_u(a_p - h * noise, r_p, t_p)) / (2 * h)
 perfect_loss = (noise - (t_p - r_p) * turned).square().sum(-1).mean()
-check("loss of the perfect u, from pairs", perfect_loss, above=7)
+ratio = perfect_loss / np.mean(pairs_losses[:100])
+check("loss of the perfect u over loss of the first 100 steps, from pairs", ratio, above=1.2)
 
 # %% [markdown]
 # So the loss of our network rises towards that of a perfect one.
@@ -803,8 +805,8 @@ check("miss of one step of u over that of four Euler steps of v", ratio, below=0
 check("miss of four steps of u", u_misses[2], below=0.15)
 
 fig, ax = figure(6.0, 3.9)
-ax.plot(counts, euler_misses, color="#e69f00", marker="^", linestyle="--")
-ax.plot(counts, u_misses, color="#009e73", marker="D")
+ax.plot(counts, euler_misses, color=COLOURS["velocity"], marker="^", linestyle="--")
+ax.plot(counts, u_misses, color=COLOURS["average"], marker="D")
 ax.set(xscale="log", yscale="log", xlabel="steps = evaluations", ylabel="miss", ylim=(0.02, 3))
 ax.set_xticks(counts, counts)
 ax.minorticks_off()
@@ -820,7 +822,7 @@ show(
 # **What you should see.** Doubling the number of Euler steps halves the miss, the mark of a first-order method.
 # The curve of $u$ starts where Euler is after eight to sixteen steps, and is nearly flat. A *perfect* $u$ would be at
 # zero for every number of steps; what is left is the error of the network. A few steps help a little, since short
-# intervals are easier to learn than long ones.
+# intervals are easier to learn than long ones. Many do not: the errors of the single steps remain.
 
 # %% [markdown]
 # ## Explorer
@@ -829,7 +831,7 @@ show(
 # a sampler walks). One point $x$ also makes its jump: it starts at the grey dot at time $t$, and the green arrow
 # should end at the black cross, where the exact path is at time $r$. On the right, $n$ Euler steps of $v$
 # (orange) against one step of $u$ (green). The slider `x` picks another point, `n` another number of steps.
-# Before you move `r` and `t`, do exercise 3.
+# Exercise 3 asks you to predict what you will see: do it first.
 
 # %%
 average_velocity_explorer(velocity, net, log_prob=toy.log_prob)
@@ -924,43 +926,61 @@ check(
 
 # %% [markdown]
 # Again the lower loss belongs to the worse sampler. (With the exact $v$ there is no noise to suppress, and this
-# variant works. It then costs only time. Try `fit(loss_without_stop_gradient)`.)
+# variant works. It then costs only time. Try `fit(loss_without_stop_gradient, steps=600)`.)
 #
 # ### No rows with equal times, or no others
 #
 # We train three times for 600 steps with the exact $v$: with no row at $r=t$, with a quarter, and with nothing else. Then
-# we measure one step, sixteen Euler steps on $u_\theta(a,t,t)$, and the error of $u_\theta(a,t,t)$ as a velocity.
+# we sample in 1 to 32 steps of $u_\theta$, and measure the error of $u_\theta(a,t,t)$ as a velocity.
 
 # %%
 by_share = {share: fit(share_equal=share, steps=600)[0] for share in (0.0, 0.25, 1.0)}
-one_step, euler_16, error_of_v = {}, {}, {}
+jumps = {share: [miss(trained, n) for n in counts] for share, trained in by_share.items()}
 with torch.no_grad():
-    for share, trained in by_share.items():
-        one_step[share] = miss(trained)
-        field = partial(lambda u, a, t: u(a, t, t), trained)
-        euler_16[share] = apart(solve(field, test_noise, steps=16, step=euler_step), test_end)
-        error_of_v[share] = apart(trained(a_t, time, time), velocity(a_t, time))
-check("only r = t: miss of one step", one_step[1.0], above=1)
-check("only r = t: miss of 16 Euler steps", euler_16[1.0], below=0.2)
+    error_of_v = {
+        share: apart(trained(a_t, time, time), velocity(a_t, time))
+        for share, trained in by_share.items()
+    }
+check("only r = t: miss of one step", jumps[1.0][0], above=1)
+check("only r = t: miss of 32 steps", jumps[1.0][-1], below=0.2)
 check(
-    "no r = t: miss of one step over that with a quarter", one_step[0.0] / one_step[0.25], below=1.5
+    "no r = t: miss of one step over that with a quarter", jumps[0.0][0] / jumps[0.25][0], below=1.5
 )
 check(
     "no r = t: error of v over that with a quarter", error_of_v[0.0] / error_of_v[0.25], above=1.15
 )
 
+fig, ax = figure(6.0, 3.7)
+looks = {
+    0.0: {"label": "none", "color": COLOURS["reference"], "marker": "x", "linestyle": ":"},
+    0.25: {"label": "a quarter", "color": COLOURS["average"], "marker": "D"},
+    1.0: {"label": "all", "color": COLOURS["velocity"], "marker": "^", "linestyle": "--"},
+}
+for share, look in looks.items():
+    ax.plot(counts, jumps[share], **look)
+ax.set(xscale="log", yscale="log", xlabel=r"steps of $u_\theta$", ylabel="miss", ylim=(0.05, 3))
+ax.set_xticks(counts, counts)
+ax.minorticks_off()
+ax.legend(frameon=False, title="rows with $r = t$")
+show(
+    fig,
+    "The miss against the number of steps from 1 to 32, both logarithmic, for three shares of rows with r = t. None and a quarter: "
+    "two nearly flat curves between 0.1 and 0.2. All: a curve that falls from above 1 at one step to below 0.1 at 32.",
+)
+
 # %% [markdown]
-# With nothing but $r=t$ the network is a flow-matching network: fine with many steps, and one step lands on the mean. It
-# was never asked about an interval. With no such rows it is the other way round: one step is as good as before, but the
-# velocity is worse, and with it everything that takes several steps. So it is a trade, and not a matter of right and
-# wrong, at least here, where $v$ is exact and short intervals are frequent. When $v$ is noisy or training is unstable,
-# practice takes more: three quarters of the rows in the paper's main setting.
+# **What you should see.** With nothing but $r=t$ the network is a flow-matching network (orange): fine with many steps,
+# while one step lands near the mean. It was never asked about an interval. With no such rows (black) one step is as
+# good as with a quarter of them (green). What suffers is the velocity $u_\theta(a,t,t)$, by the last check. So the share
+# is a trade, and not a matter of right and wrong, at least here, where $v$ is exact and short intervals are frequent.
+# When $v$ is noisy or training is unstable, practice takes more: three quarters of the rows in the paper's main setting.
 #
 # ### A weight that looks away
 #
 # For images, MeanFlow divides each row's error by $(\text{error}+c)^p$ with $p=1$. Rows with a large error then
 # count little: good against the wild targets of noisy pairs. With an exact $v$ large errors are no noise. They
-# sit where $u$ is hard, on the border between two blobs, and the weight tells the net to look away.
+# sit where $u$ is hard, on the border between two blobs, and the weight tells the net to look away. After the check, the
+# samples of all four broken trainings.
 
 # %%
 a_row = torch.tensor([0.01, 1.0, 4.0])  # three squared errors, weighted
@@ -973,7 +993,7 @@ shares_of_loss = adaptive_weight(a_row, 1.0, 0.01) * a_row
 check(
     "p = 1: error 4 over error 0.01, after the weight",
     shares_of_loss[2] / shares_of_loss[0],
-    below=2,
+    below=2.1,
 )
 
 weighted_net, weighted_losses, weighted_misses = fit(partial(meanflow_loss, p=1.0, c=0.01))
@@ -1002,10 +1022,13 @@ show(
     "wrong shares and displaced. r and t swapped, and gradient through the target: a shapeless cloud in the middle. "
     "Weight p = 1: filled blobs with thick threads between them.",
 )
+with torch.no_grad():
+    largest_share = shares(sample(still_net, test_noise))[0]
+check("no transport term: share of the largest blob", largest_share, below=0.45)
 
 # %% [markdown]
 # **What you should see.** Top left: points reach the blobs, but squeezed into wedges, and too few of them reach
-# the largest blob. Top right and bottom left: the points gather around the middle, near the mean, and find no
+# the largest blob (the last check). Top right and bottom left: the points gather around the middle, near the mean, and find no
 # blob. Bottom right: the threads have grown into a veil of strays.
 #
 # ### Two more, for later
@@ -1029,8 +1052,8 @@ show(
 #
 # $$v(a,t)=-m_0+\frac{\dot V_t}{2V_t}\,\big(a-(1-t)\,m_0\big).$$
 #
-# Find the flow line through $a$ at time $t$, and from it $u(a,r,t)$ for $r<t$. Write it as a function. The check
-# compares it with the ODE solver. No ODE solver in your answer.
+# Find the flow line through $a$ at time $t$, and from it $u(a,r,t)$ for $r<t$. Write it as a function, without an ODE
+# solver. The check has one.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1047,8 +1070,8 @@ check("exercise 1: formula against solver", difference, below=1e-6)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Let $b_t=a_t-(1-t)\,m_0$ be the distance from the moving mean. What equation does it satisfy? Try
-# $b_t=k\sqrt{V_t}$ with a constant $k$.
+# Let $b_t=a_t-(1-t)\,m_0$ be the way from the moving mean to the point. Which differential equation does it satisfy?
+# What is the derivative of $\sqrt{V_t}$?
 #
 # </details>
 
@@ -1310,7 +1333,7 @@ for name, mine, theirs in (("value", value, value_by_torch), ("rate", rate, rate
 # * Move $t$ along the line: one end of the displacement moves at $v$, the other stays. That is the MeanFlow
 #   identity, $u=v-(t-r)\,(v\cdot\partial_a u+\partial_t u)$.
 # * The bracket is one JVP along the tangent $(v,0,1)$, for arguments ordered as $u(a,r,t)$. The target carries no
-#   gradient. Rows with $r=t$ bring in the truth.
+#   gradient. Rows with $r=t$ are plain flow matching; they sharpen $v$.
 # * The loss contains the variance of the target. It may rise while the sampler improves, and a wrong target may
 #   have a lower loss. Judge samples: against the exact flow where there is one, against the floor of a distance
 #   where there is not.

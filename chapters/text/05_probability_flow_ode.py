@@ -70,6 +70,7 @@ from itertools import pairwise
 import numpy as np
 import ot
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 from scipy.stats import kstest
 
 from som_lite.flow import ode
@@ -293,21 +294,24 @@ plane(ax)
 a = plots.grid(ax, 120).double()
 change = dp_dt(vp, a, t).numpy()
 top = np.abs(change).max()
-image = ax.imshow(change, extent=(-3, 3, -3, 3), origin="lower", cmap="PRGn", vmin=-top, vmax=top)
+tones = [COLOURS["noise"], "white", COLOURS["data"]]
+grey_to_blue = LinearSegmentedColormap.from_list("", tones, N=65)
+square = {"extent": (-3, 3, -3, 3), "origin": "lower"}
+image = ax.imshow(change, cmap=grey_to_blue, vmin=-top, vmax=top, **square)
 fig.colorbar(image, ax=ax, label="$\\partial_t p_t$")
 coarse = plots.grid(ax, 16).double()
 mass = fine.noised(vp, t).log_prob(coarse).exp()[..., None]
 plots.field(ax, mass * fine.velocity(coarse, column(coarse, t), vp), 16, "velocity")
 show(
     fig,
-    "The rate of change of the density at t = 0.3 on the VP path: purple, falling, in three spots "
-    "where the blobs are, and green, rising, in between. Orange arrows of the flow of mass lead "
-    "out of the purple spots into the green region.",
+    "The rate of change of the density at t = 0.3 on the VP path: grey, falling, in three spots "
+    "where the blobs are, and blue, rising, in between. Orange arrows of the flow of mass lead "
+    "out of the grey spots into the blue region.",
 )
 
 # %% [markdown]
 # **What you should see.** The equation with your own eyes. Orange arrows are the flow of mass $p_tv$ at $t=0.3$ on
-# the VP path. They start in the purple spots, where the density is falling, and end in the green region, where it
+# the VP path. They start in the grey spots, where the density is falling, and end in the blue region, where it
 # is rising. ($v$ runs from data to noise. A sampler goes against the arrows.)
 #
 # ### Step 2: noise for score
@@ -595,10 +599,10 @@ show(
 
 # %% [markdown]
 # **What you should see.** Three panels with lines of different shapes; VE needs a window ten times as wide. In the
-# fourth, each point is divided by $\sqrt{\mu_t^2+\sigma_t^2}$, which depends on the path only through $\rho$ and
-# the scale, keeps the noise a standard normal and leaves the data as it is. Linear (thin, black), VP (orange) and
-# VE (broad, pale) fall onto one another. What is left of VE's difference comes from its start: $\rho=10$ is not
-# infinity.
+# fourth, each point is divided by $\sqrt{\mu_t^2+\sigma_t^2}$. Since
+# $a_t/\sqrt{\mu_t^2+\sigma_t^2}=b/\sqrt{1+\rho^2}$, nothing of the path is left but $\rho$; noise and data keep their
+# size. Linear (thin, black), VP (orange) and VE (broad, pale) fall onto one another. What is left of VE's difference
+# comes from its start: $\rho=10$ is not infinity.
 #
 # So the choice of a path is *not* a choice of where noise goes. It decides how a **solver** sees the line: how
 # large the velocity is, and where on the line equal steps of $t$ fall. And it decides what a network has to learn.
@@ -672,12 +676,12 @@ show(
     "the score stays at 1e-7. Right, against 1 - t: the reverse.",
 )
 check(
-    "near the data: error from m over error from s, at t = 1e-4",
+    "near the data: error from m over error from s, at t = 8e-5",
     ends["near the data"][4, 0] / ends["near the data"][4, 1],
     above=100,
 )
 check(
-    "near the noise: error from s over error from m, at 1 - t = 1e-4",
+    "near the noise: error from s over error from m, at 1 - t = 8e-5",
     ends["near the noise"][4, 1] / ends["near the noise"][4, 0],
     above=100,
 )
@@ -727,6 +731,7 @@ for name, path in {
     "VE, sigma up to 30": VE(0.01, 30.0),
 }.items():
     print(f"{name:<20} mu_1 = {path.mu(1.0):8.5f}   mismatch {100 * mismatch(path):8.5f} %")
+check("mismatch of the linear path", mismatch(linear), below=1e-7)  # rounding
 
 # %% [markdown]
 # The flow does not repair it. Both densities, $p_1$ and the one we start in, are moved by the same map. A map that
@@ -994,7 +999,7 @@ check("divergence against differences", (exact_div - by_differences).abs().max()
 signs = [doubles(i, j).expand_as(a) for i in (-1.0, 1.0) for j in (-1.0, 1.0)]
 estimates = torch.stack([hutchinson_divergence(v, a, t, z) for z in signs])
 check("Hutchinson, mean over all signs", (estimates.mean(0) - exact_div).abs().max(), below=1e-10)
-print(f"mean size of the exact trace          {exact_div.abs().mean():.4f}")
+print(f"mean size of the exact trace           {exact_div.abs().mean():.4f}")
 print(f"mean size of the error of one estimate {(estimates[0] - exact_div).abs().mean():.4f}")
 
 # %% [markdown]
@@ -1055,8 +1060,8 @@ for (name, solver), off in errors.items():
 # **What you should see.** Three slopes in each panel, 1, 2 and 4. But look at the left ends, where a policy that
 # must answer quickly lives. On the VP path, Euler is the best of the three up to 8 calls. At 4 calls Heun has
 # taken two steps and RK4 one, far beyond the range in which Taylor's theorem says anything. **The order is a
-# promise about small steps.** On the linear path 8 calls of Heun do more
-# than 32 of Euler. VE starts so far out that it needs 16 calls to get anywhere.
+# promise about small steps.** On the linear path 8 calls of Heun do more than 32 of Euler. VE starts so far out that
+# it needs 16 calls to get anywhere.
 #
 # What did you expect? Many readers expect the highest order to win always, and "more accurate per step" to mean
 # "more accurate per network call". Measure at *your* number of calls.
@@ -1241,7 +1246,7 @@ show(
 #
 # $$\text{Euler: }1-x,\qquad\text{Heun: }1-x+\tfrac12x^2,\qquad\text{RK4: }1-x+\tfrac12x^2-\tfrac16x^3+\tfrac1{24}x^4 .$$
 #
-# For $x$ of 4 and more all of them *stretch*. The higher the power, the worse. A problem with large $x$ for any
+# For $x$ of 4 and more all of them *stretch*. The higher the power, the worse in the end. A problem with large $x$ for any
 # step one would like to take is called **stiff**. For the tight blobs $\lambda$ is largest near $t=0$, and Heun and
 # RK4 look there in their last step, while Euler's last look is at $t=h$. That is how Euler gets away.
 
@@ -1273,11 +1278,12 @@ check(
     below=1e-9,
 )
 print(f"tight blob on VP: largest lambda {rate.max():.4f}, at t = {when[rate.argmax()]:.4f}")
+print(f"                  lambda at t = 0 {rate[0]:.4f}, at t = 0.25 {rate[100]:.4f}")
 
 # %% [markdown]
-# Four steps of $h=0.25$ with a $\lambda$ near 50: $x$ is about 12. Cures: more steps; a grid that is fine where
-# $\lambda$ is large (the squared grid); an Euler step at the end, as EDM's sampler does (2206.00364); or a step
-# that solves the stiff part exactly (exercise 4).
+# The last of four Heun steps goes from $t=0.25$ to 0. Its first look sees a $\lambda$ below 3, its second one near 41:
+# with $h=0.25$, $x$ is about 10. Cures: more steps; a grid that is fine where $\lambda$ is large (the squared grid); an
+# Euler step at the end, as EDM's sampler does (2206.00364); or a step that solves the stiff part exactly (exercise 4).
 #
 # ### A wrong score: ODE or SDE?
 #
@@ -1404,8 +1410,8 @@ check("exercise 1: velocity", largest(by_hand - velocity_on(cosine)(points, when
 #
 # An agent with an entropy bonus needs the entropy $-E[\log p_0(a)]$ of its own samples. This function draws noise
 # with standard deviation 0.5, as some published policies do, follows the flow to $t=0$ and asks for the
-# likelihood. It holds two bugs, each modelled on one in published code. One of them also appears with a
-# standard deviation of 1. Write it correctly.
+# likelihood. It holds two bugs, each modelled on one in published code. One of them does harm even where the
+# standard deviation is 1. Write it correctly.
 #
 # ```python
 # def entropy_of_samples(velocity, count, generator):
@@ -1415,9 +1421,10 @@ check("exercise 1: velocity", largest(by_hand - velocity_on(cosine)(points, when
 #     return -log_likelihood(velocity, normal(1.0).log_prob, a, steps=20, div=div).mean()
 # ```
 #
-# The check uses the flow of one blob, where the answer is known: it scales all distances by $c=0.4$, so the samples
+# The first check uses the flow of one blob, where the answer is known: it scales all distances by $c=0.4$, so the samples
 # are normal with standard deviation $0.2$ and their entropy is $\log(2\pi e\cdot0.2^2)$. 2000 samples leave an
-# uncertainty of 0.02.
+# uncertainty of 0.02. The second uses the three blobs. There the entropy is that of the noise, less the mean exact
+# integral of the divergence (step 8).
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1429,6 +1436,13 @@ blob = GaussianMixture(doubles([0.5, -0.2]), doubles(0.4), doubles(1.0))
 entropy = entropy_of_samples(velocity_on(linear, blob), 2000, torch.Generator().manual_seed(10))
 error = abs(entropy - math.log(2 * math.pi * math.e * 0.2**2))
 check("exercise 2: error of the entropy", error, below=0.08)
+noise_2 = 0.5 * normals(4000, torch.Generator().manual_seed(12)).view(2000, 2)
+data = solve(velocity_on(linear), noise_2, steps=20, step=rk4_step)
+growth = log_likelihood(velocity_on(linear), lambda a: 0 * a[..., 0], data, steps=20).mean()
+entropy = entropy_of_samples(velocity_on(linear), 2000, torch.Generator().manual_seed(10))
+error = abs(entropy - (math.log(2 * math.pi * math.e * 0.5**2) - growth))
+# both means are uncertain by about .03
+check("exercise 2: the same for the three blobs", error, below=0.15)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -1442,8 +1456,8 @@ check("exercise 2: error of the entropy", error, below=0.08)
 #
 # The noise is drawn with standard deviation 0.5 and scored under a standard normal. And the probe is the noise
 # itself: it has the wrong variance, and the Jacobian at $a_t$ depends on it, so that the estimate is biased even
-# when the variance is 1. (Try that with the three blobs: the entropy comes out far too low.) The generator must be
-# asked twice.
+# when the variance is 1. (With `probe=eps / 0.5` the first check still passes, because the Jacobian of a single blob
+# is the same everywhere. On the three blobs the entropy comes out far too low.) The generator must be asked twice.
 #
 # ```python
 # def entropy_of_samples(velocity, count, generator):

@@ -26,7 +26,7 @@
 # **What you need.** Chapter 02 (the average velocity and its identity), 03 (Boltzmann densities), 04 (the estimate
 # of the posterior mean) and 05 (velocity from score). Each piece is recalled in a line.
 #
-# **Time and hardware.** ≈ 75 s on one CPU core, nearly all of it for fourteen short trainings. No GPU.
+# **Time and hardware.** ≈ 60 s on one CPU core, nearly all of it for fourteen short trainings. No GPU.
 #
 # Previous: [05 · The probability-flow ODE](05_probability_flow_ode.ipynb). Next:
 # [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb).
@@ -114,7 +114,7 @@ print("shares of the three hills", *(f"{x:.4f}" for x in true_shares))
 # $$Q\;\longrightarrow\;e^{Q/\alpha}\;\longrightarrow\;m(a,t)\;\longrightarrow\;v=\frac{a-m}{t}\;\longrightarrow\;u
 # \;\longrightarrow\;a_0=\varepsilon-u(\varepsilon,0,1).$$
 #
-# For the picture each link is computed exactly. The last one follows the velocity in many small steps. (At $t=0$
+# For the picture each link is computed exactly. The last one follows the velocity in forty small steps. (At $t=0$
 # it would divide by zero, so it stops at $t=0.02$, where noise is no longer visible, and takes $m$ from there.)
 
 # %%
@@ -158,7 +158,7 @@ show(
     fig,
     "Four panels. 1: the critic as an image, one broad hill lower left and two narrower ones, right and top. 2: the "
     "density exp(Q / alpha), three bright spots in the dark. 3: over the noised density, a single blurred blob, orange "
-    "arrows that point inwards. 4: noise points, each with one long green arrow that ends in one of the three spots.",
+    "arrows that point inwards. 4: noise points, each with one green arrow, most of which end in one of the three spots.",
 )
 
 # %% [markdown]
@@ -311,16 +311,16 @@ for x, lengths in stretched.items():
     )
 
 # %% [markdown]
-# The *mean* is harmless: it is below one, since a cloud of size one is pressed into a square, and it falls with the
-# temperature. The *largest* does the opposite. At $\alpha=0.6$ it is about twice the mean, at $\alpha=0.05$ over
-# forty times. A squared error squares this once more. So the target has a heavy tail: a few rows, on the border,
-# hold most of its size. In training things are worse, since there the derivative is that of a half-trained network.
-# The identity is a good target for a gentle flow. It becomes a lottery as the hills get steeper.
+# The *mean* is harmless: it is below one, since the flow presses a broad cloud of noise into small hills, and it falls
+# with the temperature. The *largest* does the opposite. At $\alpha=0.6$ it is about twice the mean, at $\alpha=0.05$
+# over forty times. The loss squares these factors. So the noise of the target has a heavy tail: a few rows, on the
+# border, hold most of it. And this is the derivative of the *exact* $u$. In training it is that of a half-trained
+# network. The identity is a good target for a gentle flow. It becomes a lottery as the hills get steeper.
 #
 # ### Step 4: the average velocity by its definition
 #
-# There is another way to a target, so direct that chapter 02 used it only as a yardstick. Follow the flow line
-# from $a_t$ down to $a_r$ and divide:
+# There is a more direct target. Chapter 02 used it only as a yardstick. Follow the flow line from $a_t$ down to $a_r$
+# and divide:
 #
 # $$u(a_t,r,t)=\frac{a_t-a_r}{t-r}.$$
 #
@@ -353,14 +353,15 @@ def in_box(u):
 
 
 # %% [markdown]
-# (`T_MIN`, which is 0.003, keeps the division finite; noise of this size blurs nothing.) **A step that respects the
-# bound.** The same equation tells how to take a good solver step. If $m$ does not change between $t$ and $r$,
+# (`T_MIN`, which is 0.003, keeps the division finite; noise of this size blurs nothing.)
+#
+# **A step that respects the bound.** The same equation tells how to take a good solver step. If $m$ does not change between $t$ and $r$,
 # then exactly $a_r=\frac rt\,a_t+\big(1-\frac rt\big)\,m$. So average the *posterior means* at both ends of a
 # trial step, not the velocities:
 #
 # $$a_r=\tfrac rt\,a_t+\big(1-\tfrac rt\big)\,\tfrac12\,(m_t+m_r).$$
 #
-# With $m=a-t\,v$ this becomes the three lines below. A step to $r=0$ is an Euler step and lands on $m$.
+# With $m=a-t\,v$ this becomes the function below. A step to $r=0$ is an Euler step and lands on $m$.
 
 
 # %%
@@ -428,15 +429,15 @@ for name, x in (("mean-Heun", ours), ("textbook Heun", textbook)):
 
 # %% [markdown]
 # A surprise worth a pause. Point by point the textbook step is the *better* solver: its ends are nearer. But its
-# errors agree with each other, outwards from the hilltops, and shift $E[Q]$ by two per cent. The errors of the
-# mean-Heun step are larger and point every way; their effect on $E[Q]$ is less than half of that. We want a sampler, so
-# we care for the cloud and not for the point. (With more steps both vanish.)
+# errors pull together, down from the hilltops, and cost two per cent of $E[Q]$. Those of the mean-Heun step are larger,
+# and yet they move $E[Q]$ by less than half of that. We want a sampler, so we care for the cloud and not for the point.
+# (With more steps both errors vanish.)
 #
 # ### Step 5: a network that knows the trivial part
 #
-# Last, the network. The velocity $(a-m)/t$ is gentle near $t=1$, where it is $a$ minus a constant, and steep in $a$
-# near $t=0$, where it divides by a small $t$. A plain MLP has to learn this before it learns anything about $Q$. Better
-# to build the trivial part in.
+# Last, the network. Along the path the velocity changes its nature. At $t=1$ it is $a$ minus a constant (chapter 05,
+# step 6). On the way down its slope in $a$ grows, around a hill about like $1/t$, until the noise is as small as the
+# hill is wide. At $t=0$ it is $-a$. A plain MLP has to learn all this besides $Q$. Better to build the trivial part in.
 #
 # Take the simplest data: a normal density $\mathcal N(0,\varsigma^2I)$. Then $a_t$ is normal with variance
 # $V=(1-t)^2\varsigma^2+t^2$ in each coordinate, and its velocity is linear (chapter 02, exercise 1):
@@ -458,9 +459,10 @@ for name, x in (("mean-Heun", ours), ("textbook Heun", textbook)):
 # $u_\theta=(c\,y+\varsigma F_\theta(y,r,t))/\sqrt V$.
 #
 # This is the preconditioning that Karras and others (2206.00364) worked out for denoisers, for a velocity. At the
-# start of the training $F\approx0$, and the network already is the flow of a normal density: a sensible sampler,
-# from which $F$ learns the difference. We take $\varsigma=\tfrac12$, roughly the spread of actions in a box. It
-# need not be exact.
+# start of the training $F\approx0$, and $u$ is the velocity of a normal density; $F$ learns the difference. (Many steps
+# draw that normal density already. One step does not: $v_G(\varepsilon,1)=\varepsilon$, so it lands at 0, on the mean,
+# like Euler's step in chapter 02.) We take $\varsigma=\tfrac12$, roughly the spread of actions in a box. It need not be
+# exact.
 
 # %%
 g = torch.Generator().manual_seed(4)
@@ -540,9 +542,8 @@ def judge(u):
 
 
 # %% [markdown]
-# Is a distance near the floor enough, or $E[Q]$ alone? Let us judge samplers that are *exact*, but at a wrong
-# temperature. Half the temperature gives a higher $E[Q]$ than the right one. Someone who only looks at $E[Q]$ would
-# call it an improvement.
+# Would $E[Q]$ alone be judge enough? Let us try samplers that are *exact*, but at a wrong temperature. Half the
+# temperature gives a higher $E[Q]$ than the right one. Someone who only looks at $E[Q]$ would call it an improvement.
 
 # %%
 for name, x in (("half the temperature", alpha / 2), ("right", alpha), ("twice", 2 * alpha)):
@@ -913,14 +914,14 @@ def generate(eps, alpha, steps=1):
 pairs_net = fit_identity(fresh(SkipVelocityNet), dense=True, data=exact, updates=800)
 results["from samples"] = judge(pairs_net)
 
-STEPS = {1: ("one-step", "full"), 2: ("one-step", "none"), 20: ("flow", "full")}
+STEPS = {1: ("one-step", "full", 7), 2: ("one-step", "none", 12), 20: ("flow", "full", 8)}
 
 
 def dots(ax, values, column, title):
     """A line for each training: the value for 1, 2 and 20 steps."""
     for row, result in enumerate(values.values()):
-        for (kind, fill), value in zip(STEPS.values(), result[:, column], strict=True):
-            ax.plot(value, row, MARKERS[kind], color=COLOURS[kind], fillstyle=fill, markersize=8)
+        for (kind, fill, size), value in zip(STEPS.values(), result[:, column], strict=True):
+            ax.plot(value, row, MARKERS[kind], color=COLOURS[kind], fillstyle=fill, markersize=size)
     ax.set_yticks(range(len(values)), list(values))
     ax.set(title=title, ylim=(len(values) - 0.5, -0.5))
     ax.grid(axis="y", color="#e0e0e0")
@@ -929,8 +930,8 @@ def dots(ax, values, column, title):
 
 def dots_key(fig):
     marks = [
-        Line2D([], [], color=COLOURS[kind], marker=MARKERS[kind], fillstyle=fill, linestyle="none")
-        for kind, fill in STEPS.values()
+        Line2D([], [], color=COLOURS[kind], marker=MARKERS[kind], fillstyle=fill, ms=size, ls="")
+        for kind, fill, size in STEPS.values()
     ]
     fig.legend(
         marks, ["1 step", "2 steps", "20 steps"], loc="outside lower center", ncols=3, frameon=False
@@ -943,7 +944,7 @@ left.axvline(0, color="black", linewidth=1)
 left.set_xlim(-60, 12)
 dots(right, results, 2, "distance to exact samples")
 right.axvline(floor, color="black", linewidth=1)
-right.text(floor + 0.006, len(results) - 0.62, "floor", va="bottom")
+right.text(floor + 0.006, len(results) - 1.5, "floor", va="center")
 right.set_yticklabels([])
 right.set_xlim(0, 0.27)
 dots_key(fig)
@@ -958,16 +959,14 @@ show(
 # **What you should see.** From top to bottom the dots of the left panel move to the right, and those of the right panel
 # to the left. In the first line the filled diamond (one step) is far out on the right, all alone: the lag. Smoothness
 # brings it back to the others. The preconditioned network and the dense times make all three sharp. Flow lines bring
-# $E[Q]$ nearer still. The last line is MeanFlow trained on 102 400 *samples of the target*, which nobody else has seen,
-# with the same network and as many updates as the line above. It ends where the trainings from $Q$ alone end. So we
-# have lost nothing by having no samples.
-#
-# None of them reaches the floor. These are short trainings of half a minute in all, and they are still a little
+# $E[Q]$ nearer still. The last line is MeanFlow trained on *samples of the target*, which no other line has seen: 128
+# fresh ones in each of its 800 updates, with the same network. It ends where the trainings from $Q$ alone end. So we
+# have lost little by having no samples. None of these short trainings reaches the floor. They are still a little
 # blurred.
 #
-# Be fair to the identity: on this gentle target its line ("times near the data") is as near to the truth in one step,
-# and flow lines lead only in $E[Q]$. Step 3 told us to expect that. It also told us where things should turn round: at
-# a low temperature.
+# Be fair to the identity: on this gentle target its line ("times near the data") is at least as near to the truth in
+# one step, and flow lines lead only in $E[Q]$. Step 3 told us to expect that. It also told us where things should turn
+# round: at a low temperature.
 
 # %%
 dense_off, _, dense_far = results["times near the data"].T
@@ -995,8 +994,8 @@ check(
 )
 
 # %% [markdown]
-# At $\alpha=0.04$, with 600 updates each, the two trainings part: averaged over 1, 2 and 20 steps, less of $E[Q]$ is missing with flow
-# lines than with the identity.
+# At $\alpha=0.04$, with 600 updates each, the two trainings part: averaged over 1, 2 and 20 steps, less of $E[Q]$ is
+# missing with flow lines than with the identity.
 #
 # ### Which change bought what
 #
@@ -1017,12 +1016,16 @@ display({"text/markdown": table, "text/plain": table}, raw=True)
 # * **One split** of the interval instead of a whole line (SplitMeanFlow, chapter 02, exercise 4) is stable but lags:
 #   truth travels one halving at a time.
 # * **$K=16$** blurs everything, for one step and for twenty alike: a biased velocity (see below).
-# * **No skip connection** costs about as much for 20 steps as for one. It is the velocity that suffers.
-# * **The row from 1 to 0 only by chance**: one step suffers, twenty do not. That row is what one step is made of.
-# * **Box proposals only** hurt mildly in two dimensions and badly in six, where hills are hard to find.
+# * **No skip connection**, the plain network instead of the preconditioned one, costs twenty steps even more than one.
+#   It is the velocity that suffers.
+# * **The row from 1 to 0 only by chance**: one step suffers most. That row is what one step is made of.
+# * **Box proposals only** cost about five per cent of $E[Q]$ in one step, and in six dimensions, where hills are hard to
+#   find, they double the error of the masses as well.
 # * **Plain Heun steps**: a few per cent of $E[Q]$, in every column. That is the bias of step 4.
 # * **A constant step size** and **no slow copy** look as good as the default in $E[Q]$. The distance in one step
-#   is what they cost. In two thousand updates, that is; we do not know more than the table says.
+#   is what they cost.
+#
+# All this is one seed and two thousand updates. Differences of a few per cent may be chance.
 #
 # ### Does it find every hill?
 #
@@ -1123,9 +1126,10 @@ show(
 # two.
 #
 # **Why.** With $w$ larger than $\|a\|$ the pull always wins. Every point runs up the slope of $\log p_t$ at full speed
-# and stays at its maximum, and then follows that maximum as $t$ falls. At high noise there is only *one* maximum, since
-# all hills are blurred into one. So all points gather there, and end together on one top. Where a score is zero, $s=0$,
-# we have $a=\mu_t\,m(a,t)$ (Tweedie's formula). Let us follow that point down and see where it leads.
+# to its maximum, and then follows that maximum as $t$ falls. At high noise there is only *one* maximum, since
+# all hills are blurred into one. So all points gather there, and end together on one top. Where the score
+# is zero, Tweedie's formula says $a=\mu_t\,m(a,t)$, with the path's coefficient $\mu_t$ (chapter 05). Let us follow
+# that point down and see where it leads.
 
 # %%
 crest = torch.zeros(1, 2)
@@ -1140,7 +1144,8 @@ check(
 
 # %% [markdown]
 # It leads to where $w=25$ took everyone. So the flow with a score of fixed length is no sampler of $\exp(Q/\alpha)$. It
-# is a *climber*: it finds a maximum, mostly the best one, and forgets the rest. For a robot that may be welcome, and
+# is a *climber*: it finds one maximum, here the best, and forgets the rest. (The blurred hill with the most mass wins.
+# Here the highest hill is also the broadest.) For a robot that may be welcome, and
 # the paper reports good returns with it. But exploration must then come from somewhere else, and "Boltzmann policy"
 # is no longer the right name. Our estimate needs no such rule: $\hat m$ is an average of points of the box, so it cannot
 # run wild.
@@ -1168,6 +1173,8 @@ for x, bound in ((0.1, 18), (0.17, 18), (0.44, 18)):
     there = BoxBoltzmann(q, x).expectation(q)
     off = 100 * abs(q(generate(test_noise, x)).mean() / there - 1)
     check(f"one network, one step, alpha = {x}: E[Q] off, per cent", off, below=bound)
+    off_20 = 100 * abs(q(generate(test_noise, x, 20)).mean() / there - 1)
+    check(f"alpha = {x}: twenty steps over one", off_20 / off, below=0.85)
 
 # %% [markdown]
 # ## What can go wrong
@@ -1204,7 +1211,7 @@ left.set_xlim(-80, 12)
 dots(right, mistakes, 2, "distance to exact samples")
 right.axvline(floor, color="black", linewidth=1)
 right.set_yticklabels([])
-right.text(floor + 0.006, len(mistakes) - 0.62, "floor", va="bottom")
+right.text(floor + 0.006, len(mistakes) - 1.5, "floor", va="center")
 right.set_xlim(0, 0.35)
 dots_key(fig)
 show(
@@ -1303,25 +1310,25 @@ for ax, points, kind, title in (
     (left, draws, "target", "exact samples of $\\exp(Q_{wrong}/\\alpha)$"),
     (right, x, "one-step", "one step of the sampler"),
 ):
-    plots.backdrop(plane(ax, 1.05), lambda a: wrong.log_prob(a))
+    plots.backdrop(plane(ax, 1.05), exact.log_prob)
     plots.particles(ax, points[:1500], kind, size=2.5, alpha=0.6)
     plots.particles(ax, needle[None], "error", size=9, alpha=1.0)
     ax.set_title(title, fontsize=11)
 plots.key(left, {"the needle": ("error", "points")})
 show(
     fig,
-    "Two panels over the density of the wrong critic: rough hills and a thin needle in the lower right corner, marked by a red "
-    "cross. Left, exact samples: speckled hills and a tight cluster at the needle. Right, one step of the sampler: the "
-    "three hills, smoother, and hardly a point at the needle.",
+    "Two panels over the density of the right critic in pale blue, with the needle in the lower right corner marked by a red "
+    "cross. Left, exact samples for the wrong critic: speckled hills and a tight cluster at the needle. Right, one step of "
+    "the sampler: the three hills, smoother, and hardly a point at the needle.",
 )
 
 # %% [markdown]
-# **What you should see.** The exact samples show the ripples as speckles, and a tight cluster at the needle. The
-# sampler has smoothed the ripples and missed most of the needle. Is it robust, then? Do not be too pleased. It overlooks
-# the needle because 64 proposals rarely hit it and a small network cannot draw it. It would overlook a thin *good* hill
-# as well. And the needle still does harm: when a proposal does hit it, it takes nearly all the weight, and the row gets
-# a wild target. That is why more points stray between the hills than before. Longer training brings the sampler closer
-# to the exact density of the wrong $Q$, which is what we asked for.
+# **What you should see.** Pale blue is the density of the *right* $Q$. The exact samples for the wrong one show the
+# ripples as speckles, and a tight cluster at the needle. The sampler has smoothed the ripples and missed most of the
+# needle. Is it robust, then? Do not be too pleased. It overlooks the needle because 64 proposals rarely hit it and a
+# small network cannot draw it. It would overlook a thin *good* hill as well. And when a proposal does hit the needle, it
+# takes nearly all the weight, and that row gets a wild target. More proposals and longer training would find more of
+# the needle: the density of the wrong $Q$ is what we asked for.
 
 # %% [markdown]
 # ## Exercises
@@ -1398,13 +1405,10 @@ def normalised(values):
 
 values = q(truths[0][:64]).double()
 in_euros, in_cents = (torch.softmax(normalised(x) / 0.5, -1) for x in (values, 100 * values + 7))
-check("exercise 2: difference of the weights", (in_euros - in_cents).abs().max(), below=1e-6)
-check("exercise 2: largest weight", in_euros.max(), below=0.2)
-check(
-    "exercise 2: spread of the normalised values, from 1",
-    abs(normalised(values).std() - 1),
-    below=1e-6,
-)
+check("exercise 2: difference of the weights", (in_euros - in_cents).abs().max(), below=1e-4)
+check("exercise 2: mean of the normalised values", abs(normalised(values).mean()), below=1e-6)
+# whoever divides by n instead of n - 1, or adds a small number to the deviation, is right as well
+check("exercise 2: their deviation, from 1", abs(normalised(values).std() - 1), below=0.02)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -1508,8 +1512,7 @@ check(
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Target over proposal density. The target is $e^{Q(z)/\alpha}\,\mathcal N(a;(1-t)z,t^2I)$. The uniform density is a
-# constant.
+# Target over proposal density, as in step 1. Which factor of the target cancelled there, and why does it stay now?
 #
 # </details>
 

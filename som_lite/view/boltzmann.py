@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -19,11 +18,12 @@ from som_lite.flow.scores import Energy
 from som_lite.view import plots
 from som_lite.view.controls import Choice, Slider
 from som_lite.view.explorer import Explorer
+from som_lite.view.shades import Shades
 from som_lite.view.style import BACKDROP, COLOURS, figure, plane
 
 ALPHAS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 TIMES = Slider(0.0, 1.0, 0.05, 0.3, "noise level, 0 is none")
-# White, then the backdrop's blues. Opaque RGBA bytes are what Matplotlib draws most quickly.
+# White, then the backdrop's blues.
 SHADES = (255 * np.vstack([[1, 1, 1, 1], BACKDROP(np.linspace(0, 1, 9))])).astype(np.uint8)
 PIXELS, ARROWS = 180, 12
 HALF = 5.0  # a score of this length is drawn half as long as an infinite one
@@ -71,13 +71,6 @@ def boltzmann_explorer(
     )
 
 
-def _image(ax: Axes) -> AxesImage:
-    """A picture to come, of a density in a few flat shades: small, and quick to draw."""
-    window = (*ax.get_xlim(), *ax.get_ylim())
-    empty = SHADES[np.zeros((PIXELS, PIXELS), np.uint8)]
-    return ax.imshow(empty, extent=window, origin="lower", interpolation="nearest", zorder=0)
-
-
 def _shades(log_density: Tensor) -> np.ndarray:
     """The number of every pixel's shade, by the density relative to its highest value."""
     relative = (log_density - log_density.max()).exp().view(PIXELS, PIXELS)
@@ -92,11 +85,11 @@ def _policy_panel(ax: Axes, q: Energy, targets: dict[float, BoxBoltzmann]):
         alpha: f"E[Q] = {p.expectation(q):.3f}, entropy = {p.entropy():+.2f}"
         for alpha, p in targets.items()
     }
-    image = _image(ax)
+    image = Shades(ax, SHADES, PIXELS)
     ax.set(xlabel="$a_1$", ylabel="$a_2$")
 
     def place(alpha: float) -> None:
-        image.set_data(SHADES[pictures[alpha]])
+        image.show(pictures[alpha])
         ax.title.set_text(words[alpha])
 
     return [image, *ax.spines.values(), ax.title], place
@@ -115,14 +108,14 @@ def _noised_panel(ax: Axes, q: Energy, targets: dict[float, BoxBoltzmann], path:
             pictures[alpha, t] = _shades(_noised_on_grid(target, fine, t, path))
             scores[alpha, t] = target.noised_score(coarse, t, path).numpy()
     longest = 1.1 * (ax.get_xlim()[1] - ax.get_xlim()[0]) / ARROWS
-    image = _image(ax)
+    image = Shades(ax, SHADES, PIXELS)
     box = Rectangle((-1, -1), 2, 2, fill=False, linestyle="--", edgecolor=COLOURS["reference"])
     ax.add_patch(box)
     arrows = plots.field(ax, np.zeros((len(coarse), 2)), ARROWS, "score", longest, width=0.005)
     ax.set(xlabel="$a_1$", ylabel="$a_2$")
 
     def place(alpha: float, t: float) -> None:
-        image.set_data(SHADES[pictures[alpha, t]])
+        image.show(pictures[alpha, t])
         s = scores[alpha, t]
         shortened = s / (HALF + np.linalg.norm(s, axis=-1, keepdims=True))
         arrows.set_UVC(*np.ma.masked_invalid(shortened).T)

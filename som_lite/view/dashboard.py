@@ -26,7 +26,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 SAMPLES = 200  # actions in the last panel
 PAUSE = 0.5  # seconds between two drawings, at least
 SHARE = 0.1  # of the time that drawing may take, at most
-SPREAD = {"som": "ess", "sac": "entropy"}  # the metric that tells how decided the policy is
+SPREAD = {"som": "ess", "sac": "entropy"}  # by agent: the metric that tells how decided it is
 WORDS = {
     "return_mean": "return of an evaluation",
     "critic_loss": "loss of the critic",
@@ -41,16 +41,16 @@ class Dashboard:
     """Shows a training to the reader, from a `with` block around it:
 
         with Dashboard(observation, marks=best) as dashboard:
-            train(config, on_row=dashboard)
+            train(config, on_row=dashboard)  # with progress=False in the config
 
     observation  (o,), the state whose actions are shown
     marks        (m, d) actions to mark with crosses, such as the best ones there
-    kind         the agent's colour: som or sac
     description  alt text and stored text of the last picture
 
     A picture follows a row of the learning curve, unless the last one was drawn less than half a
     second ago or drawing would take more than a tenth of the time. The last picture, shown when the
     block ends, depends on the training alone. Only the first two components of actions are shown.
+    ValueError at the first row for an agent other than som and sac, and for a task with one.
     """
 
     def __init__(
@@ -58,15 +58,12 @@ class Dashboard:
         observation: Float[Tensor, "o"],
         *,
         marks: Float[Tensor, "m d"] | None = None,
-        kind: str = "som",
         description: str = "A training in six panels. Five curves over its steps: the mean return "
         "of the evaluations with its spread, the losses of critic and actor, the mean of Q, and "
         "how spread out the policy is: effective sample size or entropy. The sixth panel: actions "
         "that the policy draws in one state, in the square of allowed actions.",
     ):
-        of_kind(SPREAD, kind)
-        self.observation, self.marks, self.kind = observation, marks, kind
-        self.description = description
+        self.observation, self.marks, self.description = observation, marks, description
         self.fig, axes = figure(9.6, 6.0, ncols=3, nrows=2)
         self.fig.set_layout_engine(None)  # nothing moves from one picture to the next
         self.fig.subplots_adjust(0.06, 0.08, 0.97, 0.95, wspace=0.36, hspace=0.35)
@@ -84,6 +81,9 @@ class Dashboard:
 
     def __call__(self, training: Training) -> None:
         """Take notice of a new row; draw it when the time has come."""
+        of_kind(SPREAD, training.config.agent, name="the agent of a dashboard")
+        if training.sizes[1] < 2:
+            raise ValueError("the dashboard shows two components of an action, this task has one")
         self.training = training
         row = training.rows[-1]
         self.words.value = (
@@ -107,12 +107,13 @@ class Dashboard:
         for ax in self.panels:
             ax.clear()
         returns, actions, critic_loss, actor_loss, q_mean, spread = self.panels
-        self._draw_curve(returns, "return_mean", self.kind, "return_std")
+        agent = self.training.config.agent
+        self._draw_curve(returns, "return_mean", agent, "return_std")
         self._draw_curve(critic_loss, "critic_loss", "error")
         critic_loss.set_yscale("log")
         self._draw_curve(actor_loss, "actor_loss", "error")
         self._draw_curve(q_mean, "q_mean", "target")
-        self._draw_curve(spread, SPREAD[self.kind], "score")
+        self._draw_curve(spread, SPREAD[agent], "reference")
         self._draw_actions(actions)
         canvas = FigureCanvasAgg(self.fig)
         canvas.draw()
@@ -133,12 +134,10 @@ class Dashboard:
         obs = self.observation[None].to(agent.generator.device)
         with own_noise(agent, 0):  # training goes on as if nobody had looked
             actions = agent.generate(obs, SAMPLES)[0, :, :2]
-        if actions.shape[1] < 2:
-            raise ValueError("the dashboard shows two components of an action, this task has one")
         plane(ax, 1.15).set_title(f"actions at step {self.training.step}")
         ax.set_xticks([-1, 0, 1])
         ax.set_yticks([-1, 0, 1])
         ax.add_patch(Rectangle((-1, -1), 2, 2, fill=False, linestyle="--"))
-        plots.particles(ax, actions, self.kind, alpha=0.6)
+        plots.particles(ax, actions, self.training.config.agent, alpha=0.6)
         if self.marks is not None:
             plots.particles(ax, self.marks[:, :2], "reference", size=9, alpha=1.0)

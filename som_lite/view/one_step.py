@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from som_lite.flow.boltzmann import BoxBoltzmann
@@ -16,10 +17,12 @@ from som_lite.flow.scores import Energy
 from som_lite.view import plots
 from som_lite.view.controls import Choice
 from som_lite.view.explorer import Explorer
+from som_lite.view.shades import Shades
 from som_lite.view.style import BACKDROP, COLOURS, figure, plane
 
 Points = Float[Tensor, "n 2"]
-SHADES = 8  # flat shades of the density keep the pictures small
+SHADES = BACKDROP(np.linspace(0, 1, 9), bytes=True)
+CELLS = 120  # squares of one shade, a side
 SHOWN = 500  # points in the picture; E[Q] is a mean over all
 
 
@@ -49,8 +52,7 @@ def one_step_explorer(
     fig, (left, right) = figure(8.4, 4.6, ncols=2)
     plane(left, 1.2)
     shades = {alpha: _shades(left, exact[alpha]) for alpha in alphas}
-    image = plots.density(left, exact[alphas[0]].log_prob, cmap=BACKDROP)
-    image.set(clim=(0, 1), interpolation="nearest", zorder=0)
+    image = Shades(left, SHADES, CELLS)
     cloud = plots.particles(left, noise[:SHOWN], "one-step", size=3, alpha=0.7)
     right.plot(alphas, list(truth.values()), color=COLOURS["reference"], linewidth=1.5)
     curve = plots.particles(right, np.zeros((len(alphas), 2)), "one-step", size=6)
@@ -67,7 +69,7 @@ def one_step_explorer(
     right.get_legend().set_bbox_to_anchor((0.5, -0.16))
 
     def place(alpha, steps):
-        image.set_data(shades[alpha])
+        image.show(shades[alpha])
         cloud.set_data(*points[alpha, steps][:SHOWN].T)
         curve.set_data(alphas, [means[x, steps] for x in alphas])
         here.set_data([alpha], [means[alpha, steps]])
@@ -90,7 +92,7 @@ def one_step_explorer(
     )
 
 
-def _shades(ax, target: BoxBoltzmann) -> np.ndarray:
-    """The density on the window in flat shades, its highest value being 1."""
-    density = plots.density_on(ax, target.log_prob)
-    return np.floor(SHADES * density / density.max()) / SHADES
+def _shades(ax: Axes, target: BoxBoltzmann) -> np.ndarray:
+    """The number of every square's shade, by the density relative to its highest value."""
+    density = plots.density_on(ax, target.log_prob, CELLS)
+    return ((len(SHADES) - 1) * density / density.max()).astype(np.uint8)

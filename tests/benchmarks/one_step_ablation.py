@@ -105,6 +105,9 @@ CHANGES = {
     "MeanFlow identity for r < t": Change(
         parts={f"{SAMPLER}.interval_rows": identity_rows}, targets=BOTH
     ),
+    "the same, step size 5e-4": Change(
+        {"learning_rate": 5e-4}, parts={f"{SAMPLER}.interval_rows": identity_rows}, targets=BOTH
+    ),
     "no skip connection": Change(
         parts={f"{SAMPLER}.SkipVelocityNet": lambda _: AverageVelocityNet}
     ),

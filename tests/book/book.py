@@ -21,6 +21,13 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def uncompared_cells(notebook):
+    """The code cells whose output nbval is told not to compare."""
+    marker = re.compile(r"^\s*#\s*NBVAL_(IGNORE_OUTPUT|SKIP)\s*$", re.MULTILINE)
+    marked = {"nbval-ignore-output", "nbval-skip"}
+    return [c for c in code_cells(notebook) if marked & set(tags(c)) or marker.search(c.source)]
+
+
 def markdown(notebook):
     """All prose as one string, code blocks left out."""
     prose = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")

@@ -8,7 +8,16 @@ import jupytext
 import pytest
 
 from chapters.make import cells
-from tests.book.book import CHAPTERS, ROOT, code_cells, markdown, read, section, tags
+from tests.book.book import (
+    CHAPTERS,
+    ROOT,
+    code_cells,
+    markdown,
+    read,
+    section,
+    tags,
+    uncompared_cells,
+)
 
 # The form of a chapter. Its first cell holds the title (H1) and these paragraphs, in this order:
 OPENING = ["What you will do", "What you will learn", "What you need", "Time and hardware"]
@@ -105,14 +114,9 @@ def test_code_is_plain_python_that_stores_stable_outputs(path):
 
 
 def test_nine_of_ten_cells_have_their_output_compared(path):
-    code = code_cells(read(path))
-    ignored = [
-        cell
-        for cell in code
-        if {"nbval-ignore-output", "nbval-skip"} & set(tags(cell))
-        or re.search(r"^\s*#\s*NBVAL_(IGNORE_OUTPUT|SKIP)\s*$", cell.source, re.MULTILINE)
-    ]
-    assert len(ignored) <= 0.1 * len(code), [cell.source for cell in ignored]
+    notebook = read(path)
+    uncompared = uncompared_cells(notebook)
+    assert len(uncompared) <= 0.1 * len(code_cells(notebook)), [c.source for c in uncompared]
 
 
 def test_opening(path):

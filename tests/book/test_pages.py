@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from chapters.mathml import mathml
+from chapters.mathml import in_lines, mathml
 from chapters.pages import Chapter, build, prose
 from tests.book.book import CHAPTERS, markdown, read
 
@@ -145,9 +145,33 @@ def test_functions_keep_their_distance():
     assert spaces(r"\log(p)") == spaces(r"\exp\big(a\big)") == spaces(r"\sin^2 x") == 0
 
 
+def test_a_sign_stands_close_to_its_number():
+    assert mathml("[-1,1]").count("prefix") == mathml("v=-s").count("prefix") == 1
+    assert mathml("a-b").count("prefix") == mathml("(a)-b").count("prefix") == 0
+
+
 def test_lines_are_aligned():
     rows = mathml(r"\begin{aligned}a&=b\\c&=d\end{aligned}", "block").count("<mtr>")
     assert rows == 2
+
+
+def test_lines_may_end_after_a_relation_outside_of_brackets():
+    whole = mathml(r"v(a,t)=E[\varepsilon-a_0\mid a_t=a]=(a-m)/t+\big\{x=y\big\}")
+    pieces = ET.fromstring(f"<p>{in_lines(whole)}</p>")
+    read = ["".join(piece.itertext()) for piece in pieces]
+    assert read == ["v(a,t)=", "E[ε−a0∣at=a]=", "(a−m)/t+", "{x=y}"]
+    # A relation at the end of a formula keeps its space: the whole is as wide as before.
+    assert pieces[0][-1][-1].get("form") == "infix"
+    assert {piece.tag for piece in pieces} == {ET.fromstring(whole).tag}
+
+
+@pytest.mark.parametrize(
+    "tex", ["t=0", r"E[(a_0-m)^2\mid a_t=a, s=b]", r"a_0+\dots+a_{nnnnnnnnnnnnnnn}="]
+)
+def test_other_formulas_stay_whole_or_lose_nothing(tex):
+    whole = mathml(tex)
+    kept = "".join(ET.fromstring(f"<p>{in_lines(whole)}</p>").itertext())
+    assert kept == "".join(ET.fromstring(whole).itertext())
 
 
 @pytest.mark.parametrize("tex", [r"\nonsense x", r"x_a_b", r"a & b"])

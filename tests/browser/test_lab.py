@@ -20,7 +20,7 @@ def open_notebook(page, lab, name) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_EXPLORER)
-def test_untrusted_chapter_shows_the_still_with_words(page, lab, folder, name):
+def test_untrusted_chapter_shows_the_still_with_words(page, problems, lab, folder, name):
     """A fresh copy is untrusted: no script runs, the sanitised picture and its alt text remain."""
     stored = nbformat.read(folder / name, as_version=4)
     words = [
@@ -38,7 +38,7 @@ def test_untrusted_chapter_shows_the_still_with_words(page, lab, folder, name):
     assert page.locator(".jp-OutputArea-output script").count() == 0
 
 
-def test_trusted_notebook_moves_before_anything_runs(page, lab, stored):
+def test_trusted_notebook_moves_before_anything_runs(page, problems, lab, stored):
     open_notebook(page, lab, stored.name)
     figure = page.locator("figure:has(canvas)")
     figure.wait_for()
@@ -53,7 +53,9 @@ def test_trusted_notebook_moves_before_anything_runs(page, lab, stored):
     assert book.locator("img").get_attribute("src") != picture
 
 
-def test_every_slider_of_every_explorer_answers_the_keyboard(page, lab, live, every_explorer):
+def test_every_slider_of_every_explorer_answers_the_keyboard(
+    page, problems, lab, live, every_explorer
+):
     open_notebook(page, lab, live.name)
     page.wait_for_function(READY)  # earlier, running opens a dialog that asks for a kernel
     page.evaluate(RUN_ALL)

@@ -66,6 +66,15 @@ def test_particles_move(offline, pages, stem):
     assert len(seen) >= 3
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_phone_scrolls_in_one_direction_only(offline, pages, stem):
+    """Formulas break or scroll by themselves, and so do code, tables and pictures."""
+    offline.set_viewport_size({"width": 390, "height": 800})
+    offline.goto(pages[stem].as_uri())
+    beyond = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert offline.evaluate(beyond) <= 0
+
+
 def test_a_reader_walks_through_the_book(offline, pages):
     offline.goto(pages["index"].as_uri())
     for stem in STEMS:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
+from som_lite.flow.boltzmann import BoxBoltzmann
 from som_lite.flow.densities import GaussianMixture
 from som_lite.flow.paths import VE, VP, Linear
 from som_lite.flow.scores import (
@@ -17,6 +18,7 @@ from som_lite.flow.scores import (
     gradient_estimate,
     importance_weights,
     posterior_mean_estimate,
+    shared_posterior_mean_estimate,
 )
 
 ESTIMATORS = [posterior_mean_estimate, gradient_estimate]
@@ -287,6 +289,44 @@ def test_bias_falls_as_one_over_K_and_error_as_its_root(K, generator):
     got = K * (estimate.mean().item() - m)
     assert got == pytest.approx(bias, abs=4 * K * standard_error + 2 / K * abs(bias))
     assert K * (estimate - m).square().mean().item() == pytest.approx(variance, rel=6 / K)
+
+
+# --- box proposals and own samples together -------------------------------------------------------
+
+
+def face_heavy(x):
+    """Q(a) = 1.5 a_1 - 2 (a_2 - .3)^2 + sin 3 a_1 a_2 on the square: highest at a face."""
+    return 1.5 * x[..., 0] - 2 * (x[..., 1] - 0.3) ** 2 + torch.sin(3 * x[..., 0] * x[..., 1])
+
+
+@pytest.mark.parametrize("t", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("centre", [(-0.4, -0.2), (1.0, 0.3)])
+def test_shared_estimate_is_the_quadrature_wherever_own_samples_lie(t, centre, generator):
+    """m of exp(Q / .5) on the square; own samples in one place, inside or on a face.
+
+    Mean of 300 estimates: standard error below .003, self-normalisation bias of order 1/384. Plain
+    softmax weights, or a blur taken as not cut at the face, miss by .02 or more.
+    """
+    a, ones = torch.tensor([[0.4, -0.1]]).expand(300, 2), torch.ones(300, 1)
+    own = torch.tensor(centre).expand(300, 192, 2)
+    args = (face_heavy, a, t * ones, Linear(), 0.5, 192, generator, own)
+    m = shared_posterior_mean_estimate(*args).m.mean(0)
+    want = BoxBoltzmann(face_heavy, 0.5).posterior_mean(a[:1], t, Linear())[0]
+    torch.testing.assert_close(m, want, rtol=0, atol=0.01)
+
+
+def test_shared_estimate_moves_own_samples_onto_the_box():
+    a, t = torch.tensor([[0.4, -0.1]]), torch.tensor([[0.6]])
+    outside = torch.tensor([[[3.0, 0.2], [-0.5, -1.7], [0.1, 0.1]]])
+    far, near = (
+        shared_posterior_mean_estimate(
+            face_heavy, a, t, Linear(), 0.5, 8, torch.Generator().manual_seed(0), own
+        )
+        for own in (outside, outside.clamp(-1, 1))
+    )
+    assert torch.equal(far.m, near.m)
+    assert 1 <= far.ess.item() <= 11  # K + C points
+    torch.testing.assert_close(far.score, Linear().score_from_mean(far.m, a, t))
 
 
 # --- estimators on the whole plane ----------------------------------------------------------------

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from som_lite.rl.agents import AGENTS
 from som_lite.rl.train import TrainConfig, Training, train
 from som_lite.view import dashboard as module
 from som_lite.view import notebook
@@ -41,7 +40,7 @@ def panel_of(dashboard, title):
 @pytest.mark.parametrize(("agent", "title"), [("som", "effective sample size"), ("sac", "entropy")])
 def test_panels_show_the_rows_of_the_curve(agent, title, tmp_path, shown):
     rows = []
-    with Dashboard(CENTRE, kind=agent) as dashboard:
+    with Dashboard(CENTRE) as dashboard:
 
         def on_row(training):
             dashboard(training)
@@ -107,7 +106,7 @@ def test_pictures_are_few(tmp_path, shown, monkeypatch):
 
     training = Training.__new__(Training)
     training.rows = [{"step": 1, "return_mean": 0.0, "return_std": 0.0}]
-    training.config = config("nowhere")
+    training.config, training.sizes = config("nowhere"), (2, 2)
     for cost in (0.01, 0.2):
         monkeypatch.setattr(dashboard, "draw", lambda cost=cost: draw(cost))
         times.clear()
@@ -142,16 +141,20 @@ def test_before_the_first_row_there_is_nothing_to_store(shown):
     assert len(shown) == 1
 
 
-def test_bad_kind_is_named():
-    with pytest.raises(ValueError, match="kind must be one of som, sac, got 'ppo'"):
-        Dashboard(CENTRE, kind="ppo")
+def test_an_agent_without_a_panel_is_named(shown):
+    training = Training.__new__(Training)
+    training.config = TrainConfig()
+    object.__setattr__(training.config, "agent", "ppo")
+    with (
+        pytest.raises(ValueError, match="agent of a dashboard must be one of som, sac, got 'ppo'"),
+        Dashboard(CENTRE) as dashboard,
+    ):
+        dashboard(training)
+    assert len(shown) == 1  # no picture hides the message
 
 
-def test_every_agent_has_a_kind():
-    assert AGENTS.keys() <= module.SPREAD.keys()
-
-
-def test_a_task_with_one_action_component_is_refused(tmp_path, shown):
-    dashboard = Dashboard(CENTRE)
-    with pytest.raises(ValueError, match="two components"):
-        train(config(tmp_path / "run", env="Glider-v0"), on_row=dashboard)
+def test_a_task_with_one_component_is_refused(shown):
+    training = Training.__new__(Training)
+    training.config, training.sizes = config("nowhere"), (4, 1)
+    with pytest.raises(ValueError, match="two components of an action, this task has one"):
+        Dashboard(torch.zeros(4))(training)

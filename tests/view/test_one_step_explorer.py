@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from som_lite.view.explorers import one_step_explorer
+from som_lite.view.shades import Shades
 
 ALPHAS = (0.1, 0.3, 1.0)
 
@@ -60,7 +61,7 @@ def test_other_numbers_of_steps_show_other_points(explorer):
 
 def test_the_picture_behind_is_the_density(explorer):
     explorer.set(alpha=0.3, steps=1)
-    image = next(a for a in explorer.moving if hasattr(a, "get_clim")).get_array()
+    image = next(a for a in explorer.moving if isinstance(a, Shades)).numbers / 8
     x = (np.arange(120) + 0.5) / 120 * 2.4 - 1.2
     inside = np.abs(x) < 1
     row = np.where(inside, np.exp((x - x[inside].max()) / 0.3), 0.0)
