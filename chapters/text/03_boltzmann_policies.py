@@ -35,17 +35,17 @@
 # ### A critic on one page
 #
 # A robot acts again and again. What it sees is the **state** $s$. What it does is the **action** $a$. For each action it
-# is paid a **reward** $r$, a number, and finds itself in the next state. (In chapter 02 the letter $r$ was a time. On
-# this page it is money.) Call the rewards $r_0, r_1, r_2,\dots$ The **return** adds them up, later ones for less:
+# is paid a **reward** $R$, a number, and finds itself in the next state. Call the rewards $R_0, R_1, R_2,\dots$ The
+# **return** $G$ adds them up, later ones for less:
 #
-# $$R = r_0+\gamma\,r_1+\gamma^2 r_2+\cdots, \qquad 0\le\gamma<1 .$$
+# $$G = R_0+\gamma\,R_1+\gamma^2 R_2+\cdots, \qquad 0\le\gamma<1 .$$
 #
 # The number $\gamma$ is called the *discount*. It says how much a reward loses by coming one step later.
 #
 # A **policy** $\pi(a\mid s)$ is a rule for acting: in state $s$ it draws the action from this distribution. Now fix a
 # policy. The **critic** grades one action: do $a$ in state $s$, from then on follow $\pi$, and take the mean return,
 #
-# $$Q(s,a)=E\,[\,R \mid s_0=s,\; a_0=a,\; \text{then } \pi\,].$$
+# $$Q(s,a)=E\,[\,G \mid \text{start in } s,\; \text{do } a,\; \text{then follow } \pi\,].$$
 #
 # **An example you can solve.** A corridor has five cells in a row, 0 to 4. The robot steps left or right. Leaving on
 # the left pays 1, leaving on the right pays 3, and nothing else pays. The discount is 0.8. The policy flips a coin at
@@ -53,9 +53,9 @@
 #
 # Look at the return one step later. What follows the first reward is a return again, discounted once. So
 #
-# $$Q(s,a)=r+\gamma\,E_{a'\sim\pi}\,[\,Q(s',a')\,],$$
+# $$Q(s,a)=R+\gamma\,E_{a'\sim\pi}\,[\,Q(s',a')\,],$$
 #
-# where $r$ is the reward for $a$ in $s$ and $s'$ the cell that follows, and $Q=0$ once the robot has left. (Where chance
+# where $R$ is the reward for $a$ in $s$ and $s'$ the cell that follows, and $Q=0$ once the robot has left. (Where chance
 # decides what follows, average over that as well.) This is the *Bellman equation*: here, ten linear equations for ten
 # numbers. We solve them, and hold the answer against its definition: we play each of the ten beginnings 20 000 times and
 # average the returns. A return lies between 0 and 3, so such a mean is uncertain by at most 0.011; we allow four times
@@ -1476,8 +1476,8 @@ for kappa in (10.0, 20.0):
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# $-\kappa\,a/\|a\|=\nabla(-\kappa\|a\|)$, so the walk samples $p\propto e^{-\kappa r}$ with $r=\|a\|$: a tent, not a parabola. In
-# the plane $r$ has the density $\propto r\,e^{-\kappa r}$, and the mean $2/\kappa$. Neither $\alpha$ nor the height of the hill
+# $-\kappa\,a/\|a\|=\nabla(-\kappa\|a\|)$, so the walk samples $p\propto e^{-\kappa\rho}$ with $\rho=\|a\|$: a tent, not a parabola. In
+# the plane $\rho$ has the density $\propto\rho\,e^{-\kappa\rho}$, and the mean $2/\kappa$. Neither $\alpha$ nor the height of the hill
 # appears: $\kappa$ has taken the place of the temperature. With more hills it gets worse, since a poor hill pulls exactly
 # as hard as a good one.
 #

@@ -748,7 +748,9 @@ for found in runs.values():
     print(found[0].info()["command"])
     for run in found:
         info, last = run.info(), run.curve()
-        name = f"    seed {run.config().seed}: {last['step'][-1]:.0f} steps in {info['wall_s']:.0f} s,"
+        name = (
+            f"    seed {run.config().seed}: {last['step'][-1]:.0f} steps in {info['wall_s']:.0f} s,"
+        )
         end = f"{last['return_mean'][-1]:.1f} ± {last['return_std'][-1]:.1f}"
         print(f"{name} last return {end}, files as recorded: {intact(run)}")
 print("with", ", ".join(f"{name} {info['packages'][name]}" for name in ("torch", "mujoco")))
@@ -927,10 +929,9 @@ check("32 candidates: 20 steps over one", by_steps, above=2)
 # %% [markdown]
 # Three things to take away.
 #
-# * **The proposals are the cost.** An actor update evaluates both critics at $K$ actions for each
-#   of $B$ states. $K=100$ with
-#   gradients, the paper's reading, costs many times $K=16$ without. (`bf16` evaluates the proposals in a short number
-#   format. It pays on processors that have one, and costs on others.)
+# * **The proposals are the cost.** An actor update evaluates both critics at $K$ actions for each of $B$ states.
+#   $K=100$ with gradients, the paper's reading, costs many times $K=16$ without. (`bf16` evaluates the proposals in a
+#   short number format. It pays on processors that have one, and costs on others.)
 # * **Candidates are cheap, steps are dear.** Thirty-two candidates go through the network as one batch. Twenty steps go
 #   through it one after the other. This is what one-step generation buys.
 # * **SAC is cheaper.** Its update has one action per state. SOM pays for a richer policy with computing time.

@@ -47,7 +47,7 @@ SYMBOLS = {
 }
 
 # Where a chapter lends a letter to something else, that is what it must name.
-ELSEWHERE = {("03", "r"): "reward", ("04", "u"): "uniform", ("04", "B"): "box"}
+ELSEWHERE = {("04", "u"): "uniform", ("04", "B"): "box"}
 
 
 def prose_of(path):
