@@ -67,7 +67,7 @@ def ladder():
     fig, axes = style.figure(7.6, 5.4, ncols=3, nrows=2)
     critic, density, score, many, chords, actor = axes.flat
     for ax, title, chapters in (
-        (critic, "1  critic $Q$", "chapter 07"),
+        (critic, "1  critic $Q$", "chapters 03, 09"),
         (density, "2  density $e^{Q/\\alpha}$", "chapter 03"),
         (score, "3  noise it: score $s$", "chapters 03, 04"),
         (many, "4  velocity $v$", "chapters 01, 05"),

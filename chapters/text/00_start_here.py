@@ -145,7 +145,7 @@ clock = np.linspace(1, 0, 101)
 
 fig, axes = figure(8.6, 6.0, ncols=3, nrows=2)
 titles = {
-    "1  critic $Q$": "chapter 07, planned",
+    "1  critic $Q$": "chapters 03, 09",
     "2  density $e^{Q/\\alpha}$": "chapter 03",
     "3  noise it: score $s$": "chapters 03, 04",
     "4  velocity $v$": "chapters 01, 05",
