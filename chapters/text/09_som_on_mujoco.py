@@ -116,6 +116,7 @@ from som_lite.rl.replay import Batch, Replay
 from som_lite.rl.runs import Run
 from som_lite.rl.train import train
 from som_lite.view import plots
+from som_lite.view.dashboard import Dashboard
 from som_lite.view.explorers import policy_explorer
 from som_lite.view.notebook import check, listing, show
 from som_lite.view.style import BLACK, COLOURS, GREEN, GREY, ORANGE, PURPLE, figure, freeze, plane
@@ -616,21 +617,34 @@ class Uniform:
         return 2 * torch.rand(len(obs), self.act_dim, generator=self.generator) - 1
 
 
-def live_run(folder, env, config, **settings):
+def live_run(folder, env, config, on_row=None, **settings):
     """Train into a temporary folder; return the curve and the agent."""
     kind = "som" if isinstance(config, SOMConfig) else "sac"
     settings = {"seed": 0, "progress": False, **settings}
     settings |= {"env": env, "agent": kind, "config": config, "out": f"{folder}/{kind}"}
-    run = Run(train(TrainConfig(**settings)))
+    run = Run(train(TrainConfig(**settings), on_row))
     return run.curve(), run.load_agent()
 
 
 small = {"hidden": (64, 64), "batch": 128, "gamma": 0.95, "actor_lr": 2e-3, "critic_lr": 2e-3}
 budget = {"steps": 2000, "start_steps": 500, "eval_every": 200, "eval_episodes": 10}
+warm = {"alpha": 0.05, "relative": False, "own": 0.0, "a0_source": "uniform"}
+goals = torch.from_numpy(GOALS)
+with tempfile.TemporaryDirectory() as folder, Dashboard(torch.zeros(2), marks=goals) as dashboard:
+    som_curve, som_agent = live_run(
+        folder, "MultiGoal-v0", SOMConfig(**warm, **small), on_row=dashboard, **budget
+    )
+
+# %% [markdown]
+# **What you should see.** While the cell runs, the six panels are drawn again and again; the last drawing stays. The
+# *return* stumbles, and then it holds. The *actions* are those from the centre, the crosses the directions of the four
+# goals. The *losses* do not fall, and need not: the table further down says why. The *mean of $Q$* sinks first, as the
+# critic learns what wandering costs, and rises when it learns what a goal pays. The *effective sample size* falls, as
+# the critic comes to prefer something. All this works with a training of your own: `train` calls `on_row` after each
+# row of its curve.
+
+# %%
 with tempfile.TemporaryDirectory() as folder:
-    warm = {"alpha": 0.05, "relative": False, "own": 0.0, "a0_source": "uniform"}
-    som_config = SOMConfig(**warm, **small)
-    som_curve, som_agent = live_run(folder, "MultiGoal-v0", som_config, **budget)
     sac_config = SACConfig(alpha=0.2, alpha_lr=2e-3, **small)
     sac_curve, sac_agent = live_run(folder, "MultiGoal-v0", sac_config, **budget)
 
@@ -641,7 +655,6 @@ check("return of SOM after 2000 steps", learnt, above=0.3)
 
 # %%
 centre = torch.zeros(1, 2)
-goals = torch.from_numpy(GOALS)
 with torch.no_grad():
     q_goals = som_agent.critic.min(centre, goals)
 som_actions, sac_actions = (agent.generate(centre, 600)[0] for agent in (som_agent, sac_agent))
@@ -769,12 +782,14 @@ for ax, task in zip(axes, TASKS, strict=True):
     floor = evaluate(Uniform(*sizes), task, episodes=5).mean()
     ax.axhline(floor, color=GREY, linestyle=":")
     ends = {}
-    for kind in ("sac", "som"):
+    for kind, shift in (("sac", -6), ("som", 6)):
         curves = [run.curve() for run in runs[task, kind]]
         returns = np.array([curve["return_mean"] for curve in curves])
         for line in returns:
             ax.plot(curves[0]["step"], line, color=COLOURS[kind], linewidth=0.8, alpha=0.5)
-        plots.curve(ax, curves[0]["step"], returns.mean(0), kind=kind, label=kind.upper())
+        plots.curve(
+            ax, curves[0]["step"], returns.mean(0), kind=kind, label=kind.upper(), shift=shift
+        )
         ends[kind] = returns[:, -1]
         name = f"{task}, {kind.upper()}: least last return above random actions"
         check(name, ends[kind].min() - floor, above=100)

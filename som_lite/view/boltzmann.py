@@ -41,11 +41,12 @@ def boltzmann_explorer(
     """exp(q / alpha) on the square with E[q] and entropy; beside it, noised to time t, its score.
 
     q       the energy, (n, 2) -> (n,)
-    alphas  the temperatures of the slider, which starts at `alpha`
+    alphas  the temperatures of the slider, which starts at `alpha`, one of them
     path    the noising path, by default linear
     cells   the quadrature has cells^2 points; sigma_t must be at least 2 / cells for t >= 0.05
     """
     path = path or Linear()
+    temperature = Choice(alphas, alpha, "temperature")
     targets = {value: BoxBoltzmann(q, value, cells) for value in alphas}
     fig, (left, right) = figure(8.4, 4.7, ncols=2)
     policy, place_policy = _policy_panel(plane(left, 1.0), q, targets)
@@ -59,7 +60,7 @@ def boltzmann_explorer(
         fig,
         moving=[*policy, *noised],
         place=place,
-        controls={"alpha": Choice(alphas, alpha, "temperature"), "t": TIMES},
+        controls={"alpha": temperature, "t": TIMES},
         name="Temperature and noise level of a Boltzmann density",
         description="Left: the density exp(Q / alpha) / Z on the square of actions, with E[Q] and "
         "entropy. Low alpha leaves small spots at the best actions, high alpha an even shade. "

@@ -68,8 +68,8 @@ class Choice:
     def __post_init__(self):
         if len(self.options) < 2:
             raise ValueError(f"a choice needs two options or more, got {list(self.options)}")
-        if self.start is not None:
-            self.nearest(self.start)
+        if self.start is not None and self.start not in self.options:
+            raise ValueError(f"a choice's start must be {self.span}, got {self.start!r}")
 
     @property
     def positions(self) -> list:

@@ -85,6 +85,8 @@ def _sliders(
 ) -> dict[str, Slider]:
     """One slider for each coordinate of what the policy sees, with 21 positions."""
     low, high = span
+    if len(names) != len(coordinates):
+        raise ValueError(f"label must name {len(coordinates)} coordinates, got {list(names)}")
     for k in coordinates:
         if not low <= (start := observation[k].item()) <= high:
             raise ValueError(f"span must contain observation[{k}] = {start:.3g}, got {span}")

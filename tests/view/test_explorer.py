@@ -211,6 +211,11 @@ def test_bad_arguments_are_named(make_explorer, changes, message):
         make_explorer(**changes)
 
 
+def test_a_choice_starts_at_one_of_its_options():
+    with pytest.raises(ValueError, match="a choice's start must be one of 1, 2, got 3"):
+        Choice([1, 2], 3)
+
+
 def test_set_names_what_is_wrong(make_explorer):
     explorer = make_explorer()
     with pytest.raises(ValueError, match="'y' is no control of this explorer, which has x, side"):

@@ -144,3 +144,10 @@ def test_policy_with_two_sliders_and_marks():
 def test_policy_start_outside_the_span_is_an_error():
     with pytest.raises(ValueError, match=r"span must contain observation\[0\] = 5"):
         policy_explorer(lambda eps, s: eps, torch.zeros(3, 2), torch.tensor([5.0]))
+
+
+def test_policy_names_missing_labels():
+    with pytest.raises(ValueError, match=r"label must name 2 coordinates, got \['x'\]"):
+        policy_explorer(
+            lambda eps, s: eps, torch.zeros(3, 2), torch.zeros(2), coordinate=(0, 1), label="x"
+        )
