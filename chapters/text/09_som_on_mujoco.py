@@ -806,7 +806,22 @@ show(
 )
 
 # %% [markdown]
-# PROSE-RESULTS
+# **What you should see.** Solid green is SOM, dashed blue is SAC. Thin lines are single seeds, thick lines their means.
+# On HalfCheetah both rise far above random actions, and about equally. On Hopper the lines are ragged: an episode ends
+# with the first fall, so a small change of the policy may halve the return of an evaluation. On Walker2d both have
+# learnt little more than not to fall at once. A hundred thousand steps are few; published curves on these tasks go to a
+# million.
+#
+# Lines of the same colour differ by nothing but the seed. Before you say that one method beats another, compare the gap
+# between the colours with the gap between lines of one colour. With few seeds and a short budget, "about as good" is
+# all that can be said, where the thick lines lie apart no further than the thin ones.
+#
+# That is a sober result, and an honest one. SAC needs less computing time for it. On these tasks, at this budget, a
+# single bump per state seems to be enough. SOM's richer policy has to earn its price elsewhere: where several answers
+# are good, or where the robot must not commit too soon.
+#
+# One more recorded task is easy: InvertedPendulum, a pole on a cart, whose best return is 1000. How many steps does SOM
+# need there?
 
 # %%
 for folder in sorted(Path("recorded/som/InvertedPendulum-v5").glob("seed*")):
