@@ -49,9 +49,9 @@ def medians(
 
 
 def table(title: str, times: dict[str, float], reference: str) -> None:
-    print(f"\n{title:44}{'ms':>9}{'per s':>9}{'time / ' + reference:>16}")
+    print(f"\n{title:44}{'ms':>9}{'per s':>9}{'time / ' + reference:>20}")
     for name, ms in times.items():
-        print(f"{name:44}{ms:9.3f}{1e3 / ms:9.1f}{ms / times[reference]:16.2f}")
+        print(f"{name:44}{ms:9.3f}{1e3 / ms:9.1f}{ms / times[reference]:20.2f}")
 
 
 def product_rate(dtype: torch.dtype, n: int = 1024) -> float:
