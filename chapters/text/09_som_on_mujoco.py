@@ -771,9 +771,10 @@ print("with", ", ".join(f"{name} {info['packages'][name]}" for name in ("torch",
 # %% [markdown]
 # (The wall time is that of a real machine, with whatever else it did meanwhile. ± is the spread over ten episodes.)
 #
-# Each line that begins with `som-lite` is the exact command; for another seed only the number after `--seed` changes.
-# It makes the same run again, on the same machine bit for bit. On another processor the last digits differ, and in
-# reinforcement learning last digits grow: the curve will be another one of the same kind.
+# Each line that begins with `som-lite` is the command; for another seed only the number after `--seed` changes. With the
+# same versions of everything, this package included, it makes the same run again on the same machine. A later version
+# or another processor alters last digits, and in reinforcement learning last digits grow: the curve will be another one
+# of the same kind.
 
 # %%
 fig, axes = figure(10.2, 3.7, ncols=3)

@@ -82,7 +82,7 @@ class SOMConfig:
         require(self.K >= 2, "K", self.K, "at least 2: one proposal has no spread")
         require(0 <= self.own < 1, "own", self.own, "at least 0 and below 1")
         shares = self.box and self.estimator == "posterior_mean"
-        require(shares or not self.own, "own", self.own, "0 without box posterior means")
+        require(shares or not self.own, "own", self.own, "0 unless box and posterior_mean are set")
         for name in (
             "batch",
             "actor_batch",
@@ -118,10 +118,13 @@ class SOMConfig:
             alpha=1.0,
             unit_norm=25.0,
             a0_source="replay",
+            law="uniform",
             t_min=1e-3,
             loss_power=1.0,
             actor_every=1,
             n_explore=32,
+            n_target=1,
+            n_evaluate=32,
         )
 
 
