@@ -51,7 +51,7 @@ class SOMConfig:
     K: int = 16  # Monte-Carlo proposals per row
     own: float = 0.5  # share of them that are blurred actions of the policy (posterior_mean only)
     bf16: bool = False  # score proposals in bfloat16: faster on CPUs that have it
-    alpha: float = 0.1  # temperature: the actor aims at exp(Q / alpha)
+    alpha: float = 0.03  # temperature: the actor aims at exp(Q / alpha)
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
     unit_norm: float = 0.0  # w: replace the score s by w s / |s|; 0 leaves it alone
     a0_source: str = "policy"  # the actions that are noised: policy, replay or uniform
