@@ -548,7 +548,7 @@ listing(
     {
         "value =": "$Q=\\min(Q_1,Q_2)$ at $K$ proposals for each of the $B$ states of the batch, in one call: this line is most of an actor update's time. (`bf16` makes it cheaper on some processors.)",
         "self.q_scale.lerp_": "A running mean of the spread of $Q$ over the proposals of one state.",
-        "temperature =": "$\\alpha$ in units of this spread. So $\\alpha=0.1$ means the same at the start, when $Q$ is near 0, and at the end, when it is in the hundreds.",
+        "temperature =": "$\\alpha$ in units of this spread. So one $\\alpha$ means the same at the start, when $Q$ is near 0, and at the end, when it is in the hundreds.",
         "if n_own": "Half of the proposals are actions of the actor itself, blurred a little, with weights to match (chapter 06). "
         "Where random proposals seldom meet a narrow peak, the actor already knows the way.",
         "ESTIMATORS[": "The estimator of step 3, from `som_lite.flow.scores`.",
@@ -731,7 +731,7 @@ check("share of columns without a NaN", finite, above=0.99)
 # | `critic_loss` | squared TD error, both critics | **may rise**: it grows with the square of $Q$ |
 # | `q_mean` | mean of $Q$ on the batch | of the order of the discounted return, and not far above it |
 # | `actor_loss` | MeanFlow loss | **need not fall**: it contains the noise of the estimated $v$ |
-# | `ess` | effective number of proposals | 1.5 to $K/2$, steady. Near $K$: $\alpha$ is too large. Near 1: too small |
+# | `ess` | effective number of proposals | 1.3 to $K/2$, steady. Near $K$: $\alpha$ is too large. Near 1: too small |
 # | `speed` | mean length of $v$ | 1 to 4, and steady. Growth without end is a warning |
 # | `q_scale` | spread of $Q$ over proposals | grows with $Q$ |
 #
