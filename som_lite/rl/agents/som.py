@@ -43,7 +43,7 @@ class SOMConfig:
     skip: bool = True  # actor = velocity of a normal + network; made for the linear path
     octaves: int = 1  # frequencies in the actor's time embedding; few keep d_t u small
     actor_lr: float = 1e-3  # Adam step size of the actor
-    critic_lr: float = 3e-4  # Adam step size of the critics
+    critic_lr: float = 1e-3  # Adam step size of the critics
     actor_every: int = 2  # critic updates per actor update
     path: str = "linear"  # noising path: linear, vp or ve
     estimator: str = "posterior_mean"  # of the noised score: posterior_mean or gradient
@@ -114,6 +114,7 @@ class SOMConfig:
             K=100,
             own=0.0,
             actor_lr=3e-4,
+            critic_lr=3e-4,
             actor_batch=256,
             alpha=1.0,
             unit_norm=25.0,
