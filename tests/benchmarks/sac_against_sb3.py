@@ -5,7 +5,7 @@
 Both use 256-256 ReLU networks, batches of 256, one update a step after `--start-steps` random
 ones, and are evaluated on their mean action over ten episodes. Each run writes its curve below
 `--out` and is not repeated when the curve is there; ours is read from `chapters/recorded` where a
-recorded run has these steps and this seed. Prints the returns, and steps per second.
+recorded run has these settings and this seed. Prints the returns, and steps per second.
 """
 
 import argparse
@@ -30,8 +30,11 @@ Curve = list[tuple[int, float, float]]  # step, seconds, return
 def ours(args: argparse.Namespace, seed: int) -> Curve:
     """The curve of our SAC: recorded, or trained by the same command as any run."""
     recorded = RECORDED / f"sac/{args.env}/seed{seed}"
-    if recorded.exists() and rows(Run(recorded))[-1][0] == args.steps:
-        return rows(Run(recorded))
+    asked = (args.steps, args.start_steps, args.every)
+    if recorded.exists():
+        config = Run(recorded).config()
+        if (config.steps, config.start_steps, config.eval_every) == asked:
+            return read(Run(recorded))
     config = TrainConfig(
         env=args.env,
         agent="sac",
@@ -42,10 +45,10 @@ def ours(args: argparse.Namespace, seed: int) -> Curve:
         out=str(args.out / f"sac/{args.env}/seed{seed}"),
         progress=False,
     )
-    return rows(Run(train(config)))
+    return read(Run(train(config)))
 
 
-def rows(run: Run) -> Curve:
+def read(run: Run) -> Curve:
     curve = run.curve()
     return list(zip(curve["step"], curve["wall_s"], curve["return_mean"], strict=True))
 
