@@ -112,6 +112,29 @@ def test_an_action_is_one_call_of_the_actor():
     torch.testing.assert_close(actions, (eps - u).clamp(-1, 1))
 
 
+def test_evaluation_uses_an_average_of_the_actor_that_exploration_does_not_see():
+    agent, twin = (SOM(3, 2, replace(SMALL, actor_tau=tau)) for tau in (0.25, 1.0))
+    average = [p.detach().clone() for p in agent.actor.parameters()]
+    for i in range(6):  # the actor moves in every second update
+        agent.update(make_batch(seed=i))
+        twin.update(make_batch(seed=i))
+        if i % 2:
+            average = [
+                0.75 * a + 0.25 * p.detach()
+                for a, p in zip(average, agent.actor.parameters(), strict=True)
+            ]
+    for a, p in zip(average, agent.actor_average.parameters(), strict=True):
+        torch.testing.assert_close(a, p.detach())  # default for float32
+    # Training does not depend on it, and without averaging evaluation uses the actor itself.
+    assert same(agent.actor.state_dict(), twin.actor.state_dict())
+    assert same(twin.actor_average.state_dict(), twin.actor.state_dict())
+    obs, state = torch.randn(64, 3), agent.generator.get_state()
+    for explore in (True, False):
+        agent.generator.set_state(state)
+        twin.generator.set_state(state)
+        assert torch.equal(agent.act(obs, explore), twin.act(obs, explore)) == explore
+
+
 def test_the_actor_waits_for_its_turn():
     agent = SOM(3, 2, replace(SMALL, actor_every=3))
     moved = []

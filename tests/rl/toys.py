@@ -78,5 +78,7 @@ gym.register("ShortClock-v0", Clock, max_episode_steps=2)  # always cut short
 
 SMALL = {  # agents that learn a toy within seconds
     "sac": SACConfig(hidden=(32, 32), batch=32, actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3),
-    "som": SOMConfig(hidden=(32, 32), batch=32, actor_lr=3e-3, critic_lr=3e-3, K=8, n_evaluate=8),
+    "som": SOMConfig(
+        hidden=(32, 32), batch=32, actor_lr=3e-3, actor_tau=0.02, critic_lr=3e-3, K=8, n_evaluate=8
+    ),
 }

@@ -37,6 +37,7 @@ class SOMConfig:
 
     gamma: float = 0.99  # discount per environment step
     tau: float = 0.005  # share of the online critic that enters the target critic per update
+    actor_tau: float = 0.002  # the same for the averaged actor that evaluation uses; 1: no average
     batch: int = 256  # transitions per critic update
     actor_batch: int = 128  # the first so many of them teach the actor
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers: SiLU actor, ReLU critics
@@ -65,7 +66,8 @@ class SOMConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.gamma <= 1, "gamma", self.gamma, "in [0, 1]")
-        require(0 < self.tau <= 1, "tau", self.tau, "in (0, 1]")
+        for name in ("tau", "actor_tau"):
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         require(min(self.hidden, default=0) >= 1, "hidden", self.hidden, "one or more widths >= 1")
         require(0 <= self.share_equal <= 1, "share_equal", self.share_equal, "in [0, 1]")
         require(0 < self.t_min < 1, "t_min", self.t_min, "in (0, 1)")
@@ -122,6 +124,7 @@ class SOMConfig:
             law="uniform",
             t_min=1e-3,
             loss_power=1.0,
+            actor_tau=1.0,
             actor_every=1,
             n_explore=32,
             n_target=1,
@@ -132,7 +135,7 @@ class SOMConfig:
 class SOM:
     """A one-step flow policy that follows the Boltzmann density of its critic."""
 
-    policy_parts = ("actor", "critic")  # what `act` needs
+    policy_parts = ("actor", "actor_average", "critic")  # what `act` needs
 
     def __init__(
         self,
@@ -148,6 +151,7 @@ class SOM:
             net = SkipVelocityNet if config.skip else AverageVelocityNet
             self.actor = net(act_dim, obs_dim, config.hidden, config.octaves).to(device)
             self.critic = TwinQ(obs_dim, act_dim, config.hidden).to(device)
+        self.actor_average = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.q_scale = torch.ones((), device=device)
         self.updates = torch.zeros((), dtype=torch.int64)
@@ -155,18 +159,28 @@ class SOM:
         self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
 
     @torch.no_grad()
-    def generate(self, obs: Float[Tensor, "B obs"], n: int) -> Float[Tensor, "B {n} d"]:
-        """n actions per state, each from fresh noise in one call: a = eps - u(eps, 0, 1 | s)."""
+    def generate(
+        self, obs: Float[Tensor, "B obs"], n: int, averaged: bool = False
+    ) -> Float[Tensor, "B {n} d"]:
+        """n actions per state, each from fresh noise in one call: a = eps - u(eps, 0, 1 | s).
+
+        u is the actor as it is, or the average of its weights over the last updates.
+        """
+        actor = self.actor_average if averaged else self.actor
         cond = obs[:, None].expand(-1, n, -1)
         eps = self._randn(len(obs), n, self.act_dim)
         zero, one = eps.new_zeros(*eps.shape[:-1], 1), eps.new_ones(*eps.shape[:-1], 1)
-        return (eps - self.actor(eps, zero, one, cond)).clamp(-1, 1)
+        return (eps - actor(eps, zero, one, cond)).clamp(-1, 1)
 
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "B obs"], explore: bool) -> Float[Tensor, "B d"]:
-        """The best of N candidates by the critic; fewer, so noisier, when exploring."""
+        """The best of N candidates by the critic; fewer, so noisier, when exploring.
+
+        Evaluation draws them from the averaged actor: at this step size the weights wander, and
+        with them the returns from one row of the curve to the next.
+        """
         n = self.config.n_explore if explore else self.config.n_evaluate
-        return best_of_n(self.critic, obs, self.generate(obs, n))
+        return best_of_n(self.critic, obs, self.generate(obs, n, averaged=not explore))
 
     def critic_update(self, batch: Batch) -> dict[str, Tensor]:
         """Regress both critics on y = r + gamma (1 - terminated) max_N min Q'(s', a'_n)."""
@@ -202,6 +216,7 @@ class SOM:
         self.actor_optimizer.zero_grad()
         loss.backward()
         self.actor_optimizer.step()
+        polyak_(self.actor_average, self.actor, self.config.actor_tau)
         return {
             "actor_loss": loss.detach(),
             "ess": estimate.ess.mean(),
@@ -260,6 +275,7 @@ class SOM:
         """Everything that changes in training, by name."""
         return {
             "actor": self.actor,
+            "actor_average": self.actor_average,
             "critic": self.critic,
             "critic_target": self.critic_target,
             "q_scale": self.q_scale,
