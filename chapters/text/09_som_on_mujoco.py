@@ -253,7 +253,8 @@ show(
 # >    $a_0^{(k)}$ and weight them: $w_k=\mathrm{softmax}_k\,Q(s,a_0^{(k)})/\alpha$. Set $m=\sum_kw_ka_0^{(k)}$.
 # > 4. **Velocity.** $v=(a_t-m)/t$.
 # > 5. **Actor.** Regress $u_\theta(a_t,r,t\mid s)$ on $v-(t-r)\,(v\cdot\partial_au_\theta+\partial_tu_\theta)$.
-# > 6. **Targets.** Move $Q_1',Q_2'$ a small way $\tau$ towards $Q_1,Q_2$.
+# > 6. **Slow copies.** Move $Q_1',Q_2'$ a small way $\tau$ towards $Q_1,Q_2$. Move the weights of an averaged actor a
+# >    still smaller way towards those of $u_\theta$. The averaged actor learns nothing itself; it is the one to evaluate.
 #
 # Step 6 keeps the targets of step 2 from chasing themselves. The minimum of two critics is a guard against optimism: a
 # critic errs upwards somewhere, and a search for the best action finds that place. Two critics seldom err upwards at
@@ -494,6 +495,7 @@ for N in (1, 8, 32):
 listing(
     SOM.generate,
     {
+        "actor =": "The actor, or the slow copy of step 6.",
         "cond =": "Every state is repeated $n$ times: $(B,n,\\cdot)$.",
         "eps =": "Fresh noise $\\varepsilon$ for each of the $n$ candidates.",
         "zero, one =": "The two times of the jump, $r=0$ and $t=1$.",
@@ -505,7 +507,8 @@ listing(
     SOM.act,
     {
         "n =": "One candidate to explore, many to evaluate.",
-        "return": "One batched call of the critic scores all candidates of all states.",
+        "return": "One batched call of the critic scores all candidates of all states. Candidates for evaluation come "
+        "from the averaged actor.",
     },
 )
 
@@ -539,6 +542,7 @@ listing(
         "estimate =": "Step 3: proposals, weights, posterior mean $m$.",
         "v =": "Step 4: $v=(a_t-m)/t$.",
         "loss = meanflow_loss": "Step 5, the loss of chapter 02. Its Jacobian-vector product moves $(a,r,t)$ at the rates $(v,0,1)$.",
+        "polyak_": "Step 6: the averaged actor follows.",
         '"ess"': "Logged: effective number of proposals, 1 to $K$.",
         '"speed"': "Logged: length of $v$.",
     },

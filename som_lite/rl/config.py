@@ -1,7 +1,7 @@
 """The settings of a training run: checked, written to JSON and read back, turned into a command."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,11 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """The inverse of `to_dict`. Raises ValueError for settings this version does not have."""
         try:
+            kind = AGENTS[values["agent"]][0]
             inner = {k: _tupled(v) for k, v in values["config"].items()}
-            return cls(**values | {"config": AGENTS[values["agent"]][0](**inner)})
+            if missing := [f.name for f in fields(kind) if f.name not in inner]:
+                raise TypeError(f"no {', '.join(missing)}")  # a default would be a guess
+            return cls(**values | {"config": kind(**inner)})
         except (KeyError, TypeError) as error:
             raise ValueError(f"settings of another version of som_lite: {error}") from error
 

@@ -43,6 +43,9 @@ def test_settings_of_another_version_are_named():
     values = TrainConfig().to_dict()
     with pytest.raises(ValueError, match=r"another version of som_lite: .*'warp'"):
         TrainConfig.from_dict(values | {"warp": 9})
+    del values["config"]["actor_tau"]
+    with pytest.raises(ValueError, match="another version of som_lite: no actor_tau"):
+        TrainConfig.from_dict(values)
 
 
 def test_the_command_names_what_is_not_a_default():

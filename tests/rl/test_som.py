@@ -164,6 +164,7 @@ def test_the_actor_learns_from_the_first_rows():
         ({"path": "vp"}, "skip"),
         ({"a0_source": "buffer"}, "a0_source"),
         ({"alpha": 0.0}, "alpha"),
+        ({"actor_tau": 0.0}, "actor_tau"),
         ({"t_min": 1.0}, "t_min"),
     ],
 )
