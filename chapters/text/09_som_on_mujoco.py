@@ -507,7 +507,7 @@ listing(
     SOM.act,
     {
         "n =": "One candidate to explore, many to evaluate.",
-        "return": "One batched call of the critic scores all candidates of all states. Candidates for evaluation come "
+        "return best": "One batched call of the critic scores all candidates of all states. Candidates for evaluation come "
         "from the averaged actor.",
     },
 )
@@ -589,8 +589,9 @@ for name, default in ours.items():
 # * **K**: 100 against 16. This decides the cost.
 # * **own**: its proposals all come from the noised point. Half of ours are the policy's own actions.
 #
-# Where do our defaults come from? From runs, not from theory. `tests/benchmarks/som_settings.md` keeps trials of two of
-# them, the temperature and the step size of the critics, with their commands; the ones that brought nothing too.
+# Where do our defaults come from? From runs, not from theory. `tests/benchmarks/som_settings.md` keeps trials of
+# three of them, the temperature, the step size of the critics and the averaged actor, with their commands; the ones that
+# brought nothing too.
 #
 # Beside the two updates there is nothing but bookkeeping. `som_lite.rl.train.train` steps the simulator, stores,
 # updates, evaluates every so often, writes a row of `curve.csv`, saves. It is also the command `som-lite train`.
@@ -810,7 +811,9 @@ for ax, task in zip(axes, TASKS, strict=True):
     print(f"{task}: {', '.join(words)}, SOM / SAC {ratio:.2f}")
     if task == "HalfCheetah-v5":
         half_way = [x[:, steps == 50_000].mean() for x in (returns["som"], returns["sac"])]
-        check(f"{task}, after 50 000 steps: SOM over SAC", half_way[0] / half_way[1], above=1)
+        check(f"{task}, after 50 000 steps: SOM over SAC", half_way[0] / half_way[1], above=1.2)
+    late = [x[:, steps > 50_000].mean() for x in (returns["som"], returns["sac"])]
+    check(f"{task}, all rows of the second half: SOM over SAC", late[0] / late[1], above=1)
 axes[0].set_ylabel("return")
 show(
     fig,
@@ -821,19 +824,21 @@ show(
 
 # %% [markdown]
 # **What you should see.** Solid green is SOM, dashed blue is SAC. Thin lines are single seeds, thick lines their means.
-# On HalfCheetah all lines rise far above random actions and end close together; SOM is there sooner. On Hopper and
-# Walker2d the lines are ragged. An episode ends with the first fall, so a small change of the policy may halve the return
-# of an evaluation, and the last row is no better a summary than the row before it. With the same settings one seed finds
-# a gait that another does not find. A hundred thousand steps are few; published curves on these tasks go to a million.
+# On HalfCheetah all lines rise far above random actions, and SOM is there sooner: half way its mean is well above SAC's,
+# and at the end still above. On Hopper and Walker2d the lines are ragged. An episode ends with the first fall, so a
+# small change of the policy may halve the return of an evaluation, and the last row is no better a summary than the
+# row before it. That is why the last check counts the whole second half. With the same settings one seed finds a gait
+# that another does not find. A hundred thousand steps are few; published curves on these tasks go to a million.
 #
 # Lines of the same colour differ by nothing but the seed. Before you say that one method beats another, compare the gap
-# between the colours with the gap between lines of one colour. And ask who was tuned: SOM's settings were chosen on these
-# tasks, SAC's are the ones in common use. With so few seeds and a short budget, all that can be said is: neither
-# method is far ahead.
+# between the colours with the gap between lines of one colour. On HalfCheetah it passes that test for most of the way; on
+# Walker2d it does not. And ask who was tuned: SOM's settings were chosen on these tasks, SAC's are the ones in common use.
+# With three seeds and a short budget, this much can be said: SOM learns here about as well as SAC or better, from the same
+# number of steps.
 #
-# That is a sober result, and an honest one. SAC needs less computing time for it. On these tasks, at this budget, a
-# single bump per state seems to be enough. SOM's richer policy has to earn its price elsewhere: where several answers
-# are good, or where the robot must not commit too soon.
+# It pays with computing time: an update of SOM takes longer than one of SAC (*What it costs*, below). And the reason for
+# its lead need not be the shape of its policy. Single-bump policies run well on these tasks. Where several answers are
+# good, as in the task with four goals, the shape is what counts.
 #
 # One more recorded task is easy: InvertedPendulum, a pole on a cart, whose best return is 1000. How many steps does SOM
 # need there?
@@ -1121,6 +1126,25 @@ check("return with N = 32 over return with N = 1", returns[32] / returns[1], abo
 #
 # The gain rests on the critic. If it errs upwards at strange actions, many candidates find just those, and more of them
 # may do harm.
+#
+# ### The last weights
+#
+# With a constant step size the weights never come to rest: every minibatch pulls them somewhere else. Their average over
+# the last updates is steadier, and that is the averaged actor of the card. Its memory is short, $1/0.002=500$ actor
+# updates. Here is the recorded policy once with the average, once with the last weights.
+
+# %%
+last = run.load_agent()
+last.actor_average = last.actor
+print(f"average over the last {1 / last.config.actor_tau:.0f} actor updates")
+returns_last = evaluate(last, config.env, episodes=4, seed=5).mean()
+check("return of the averaged actor over that of its last weights", returns[32] / returns_last, above=1)
+
+# %% [markdown]
+# One policy at the end of one run proves little. But the averaged actor makes no action for the buffer and no target, so
+# the training is the same with it and without it, bit for bit, and whole curves can be compared.
+# `tests/benchmarks/som_settings.md` does it for six runs: the worst evaluation of the second half is better in all of
+# them, the mean hardly changes.
 #
 # ### Proposals outside the box
 #

@@ -3,25 +3,30 @@
     python tests/benchmarks/returns.py chapters/recorded runs
 
 The last row alone depends on luck: on tasks where a fall ends the episode it may double from one
-row to the next. So the mean over the second half of the rows stands beside it.
+row to the next. So beside it stand, for the second half of the rows, the mean, the least, and the
+mean change from one row to the next; and the best row of all.
 """
 
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from som_lite.rl.runs import Run
 
 
 def main(folders: list[str]) -> None:
-    print(f"{'run':<36}{'steps':>8}{'last row':>10}{'2nd half':>10}{'best':>8}")
+    columns = ("steps", "last row", "2nd half", "least", "change", "best")
+    print(f"{'run':<36}" + "".join(f"{name:>10}" for name in columns))
     for folder in folders:
         for path in sorted(Path(folder).rglob("config.json")):
-            run = Run(path.parent)
-            curve, name = run.curve(), "/".join(path.parent.parts[-3:])
+            curve = Run(path.parent).curve()
             steps, returns = curve["step"], curve["return_mean"]
-            half = returns[steps > steps[-1] / 2].mean()
-            row = f"{steps[-1]:>8.0f}{returns[-1]:>10.0f}{half:>10.0f}{returns.max():>8.0f}"
-            print(f"{name:<36}{row}")
+            half = returns[steps > steps[-1] / 2]
+            change = np.abs(np.diff(half)).mean()
+            row = (steps[-1], returns[-1], half.mean(), half.min(), change, returns.max())
+            name = "/".join(path.parent.parts[-3:])
+            print(f"{name:<36}" + "".join(f"{x:>10.0f}" for x in row))
 
 
 if __name__ == "__main__":
