@@ -637,6 +637,7 @@ def live_run(folder, env, config, on_row=None, **settings):
 small = {"hidden": (64, 64), "batch": 128, "gamma": 0.95, "actor_lr": 2e-3, "critic_lr": 2e-3}
 budget = {"steps": 2000, "start_steps": 500, "eval_every": 200, "eval_episodes": 10}
 warm = {"alpha": 0.05, "relative": False, "own": 0.0, "a0_source": "uniform"}
+warm |= {"actor_tau": 0.01}  # a short run needs an average with a short memory
 goals = torch.from_numpy(GOALS)
 with tempfile.TemporaryDirectory() as folder, Dashboard(torch.zeros(2), marks=goals) as dashboard:
     som_curve, som_agent = live_run(
@@ -832,13 +833,35 @@ show(
 #
 # Lines of the same colour differ by nothing but the seed. Before you say that one method beats another, compare the gap
 # between the colours with the gap between lines of one colour. On HalfCheetah it passes that test for most of the way; on
-# Walker2d it does not. And ask who was tuned: SOM's settings were chosen on these tasks, SAC's are the ones in common use.
-# With three seeds and a short budget, this much can be said: SOM learns here about as well as SAC or better, from the same
-# number of steps.
+# Walker2d it does not.
 #
-# It pays with computing time: an update of SOM takes longer than one of SAC (*What it costs*, below). And the reason for
-# its lead need not be the shape of its policy. Single-bump policies run well on these tasks. Where several answers are
-# good, as in the task with four goals, the shape is what counts.
+# And ask who was tuned. SOM's settings were chosen on these tasks, SAC's are the ones in common use. One of them is easy to
+# make equal: SOM's critics take steps of $10^{-3}$, SAC's of $3\cdot10^{-4}$. Here is one more recorded run, SAC with the
+# critic steps of SOM.
+
+# %%
+same_step = Run("recorded/same_step/sac/HalfCheetah-v5/seed0")
+print(same_step.info()["command"])
+bold, usual = (
+    same_step.curve()["return_mean"],
+    runs["HalfCheetah-v5", "sac"][0].curve()["return_mean"],
+)
+print(f"last return {bold[-1]:.1f}, with the usual step {usual[-1]:.1f}")
+check("HalfCheetah, seed 0: SAC with bold critics over usual SAC", bold[-1] / usual[-1], above=1.1)
+som_end = np.mean([run.curve()["return_mean"][-1] for run in runs["HalfCheetah-v5", "som"]])
+check(
+    "HalfCheetah: SOM, mean of the last returns, over SAC with bold critics",
+    som_end / bold[-1],
+    below=1,
+)
+
+# %% [markdown]
+# SOM's lead is gone: with the same steps SAC ends above the mean of SOM's seeds. So the panels above compare step sizes as
+# much as methods. It is one run on one task, but it is enough to forbid the sentence "SOM beats SAC". What can be said is:
+# at this budget SOM learns to run, hop and walk about as well as a strong method does.
+#
+# It pays with computing time: an update of SOM takes longer than one of SAC (*What it costs*, below). Single-bump policies
+# run well on these tasks. Where several answers are good, as in the task with four goals, the shape is what counts.
 #
 # One more recorded task is easy: InvertedPendulum, a pole on a cart, whose best return is 1000. How many steps does SOM
 # need there?
@@ -1138,7 +1161,11 @@ last = run.load_agent()
 last.actor_average = last.actor
 print(f"average over the last {1 / last.config.actor_tau:.0f} actor updates")
 returns_last = evaluate(last, config.env, episodes=4, seed=5).mean()
-check("return of the averaged actor over that of its last weights", returns[32] / returns_last, above=1)
+check(
+    "return of the averaged actor over that of its last weights",
+    returns[32] / returns_last,
+    above=1,
+)
 
 # %% [markdown]
 # One policy at the end of one run proves little. But the averaged actor makes no action for the buffer and no target, so

@@ -17,7 +17,7 @@ from som_lite.rl.runs import Run
 
 def main(folders: list[str]) -> None:
     columns = ("steps", "last row", "2nd half", "least", "change", "best")
-    print(f"{'run':<36}" + "".join(f"{name:>10}" for name in columns))
+    print(f"{'run':<40}" + "".join(f"{name:>10}" for name in columns))
     for folder in folders:
         for path in sorted(Path(folder).rglob("config.json")):
             curve = Run(path.parent).curve()
@@ -25,8 +25,8 @@ def main(folders: list[str]) -> None:
             half = returns[steps > steps[-1] / 2]
             change = np.abs(np.diff(half)).mean()
             row = (steps[-1], returns[-1], half.mean(), half.min(), change, returns.max())
-            name = "/".join(path.parent.parts[-3:])
-            print(f"{name:<36}" + "".join(f"{x:>10.0f}" for x in row))
+            name = path.parent.relative_to(folder).as_posix()
+            print(f"{name:<40}" + "".join(f"{x:>10.0f}" for x in row))
 
 
 if __name__ == "__main__":
