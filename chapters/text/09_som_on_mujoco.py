@@ -861,7 +861,7 @@ check("HalfCheetah: SOM over SAC with the larger step", som_mean / larger, below
 # can be said is: at this budget SOM learns to run, hop and walk about as well as a strong method does.
 #
 # It pays with computing time: an update of SOM takes longer than one of SAC (*What it costs*, below). Single-bump policies
-# run well on these tasks. Where several answers are good, as in the task with four goals, the shape is what counts.
+# run well on these tasks. Where several answers are good and a policy should keep them all, as in chapter 00, the shape counts.
 #
 # One more recorded task is easy: InvertedPendulum, a pole on a cart, whose best return is 1000. How many steps does SOM
 # need there?
