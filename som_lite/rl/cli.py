@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from som_lite.rl.agents import AGENTS, SOMConfig
+from som_lite.rl.agents import AGENTS
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.envs import make_env
 from som_lite.rl.evaluate import evaluate, record_video
@@ -30,8 +30,7 @@ som-lite COMMAND --help lists the options of a command."""
 
 TRAIN = """Train an agent. The same command continues a run that was stopped.
 
---config.NAME sets an option of the agent; those of --agent are listed below. With --agent som,
---paper starts from the literal reading of the paper instead of the recommended settings."""
+--config.NAME sets an option of the agent; those of --agent are listed below."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,11 @@ def train_command(arguments: list[str]) -> None:
 def _train_config(arguments: list[str]) -> TrainConfig:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--agent", choices=AGENTS, default="som")
-    early.add_argument("--paper", action="store_true")
     try:
         chosen, arguments = early.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
-    if chosen.paper and chosen.agent != "som":
-        raise ValueError("--paper belongs to --agent som")
-    inner = SOMConfig.paper() if chosen.paper else AGENTS[chosen.agent][0]()
-    default = TrainConfig(agent=chosen.agent, config=inner)
+    default = TrainConfig(agent=chosen.agent)
     return _parse(
         tyro.conf.AvoidSubcommands[TrainConfig],
         prog="som-lite train",

@@ -29,7 +29,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from som_lite.rl.agents import AGENTS
-from som_lite.rl.agents.common import Agent, flatten, unflatten
+from som_lite.rl.agents.base import QAgent as Agent
+from som_lite.rl.agents.common import flatten, unflatten
 from som_lite.rl.config import TrainConfig
 
 PACKAGES = ("som_lite", "torch", "numpy", "gymnasium", "mujoco")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from som_lite.rl.agents import AGENTS
@@ -12,9 +14,9 @@ def name(request):
 
 @pytest.fixture
 def make_agent(name):
-    """The agent of the moment with small networks: make_agent(obs_dim, act_dim, seed=0)."""
+    """The agent of the moment, small: make_agent(obs_dim, act_dim, seed=0, **settings)."""
 
-    def make(obs_dim=3, act_dim=2, seed=0):
-        return AGENTS[name][1](obs_dim, act_dim, SMALL[name], seed=seed)
+    def make(obs_dim=3, act_dim=2, seed=0, **settings):
+        return AGENTS[name][1](obs_dim, act_dim, replace(SMALL[name], **settings), seed=seed)
 
     return make

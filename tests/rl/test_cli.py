@@ -1,7 +1,7 @@
 import pytest
 
 from som_lite.rl import cli
-from som_lite.rl.agents import SOMConfig
+from som_lite.rl.agents import SOMPaperConfig
 from som_lite.rl.runs import Run
 
 
@@ -38,7 +38,6 @@ def asked(monkeypatch):
         ("train --steps many", "--steps"),
         ("train --stepz 5", "Perhaps you meant: --steps"),
         ("train --agent ppo", "invalid choice: 'ppo'"),
-        ("train --agent sac --paper", "--paper belongs to --agent som"),
         ("train --agent sac --config.K 3", "Unrecognized options: --config.K"),
         ("train --config.gamma 2", "gamma must be in [0, 1], got 2.0"),
         ("sweep", "envs must be one or more, got []"),
@@ -67,17 +66,17 @@ def test_help(run, command):
 
 def test_options_reach_the_config(run, asked):
     run(*"train --env Hopper-v5 --agent sac --config.gamma 0.98 --config.hidden 8 9".split())
-    run(*"train --agent som --paper --config.K 7 --seed 3".split())
+    run(*"train --agent som_paper --config.K 7 --seed 3".split())
     run("train", "--agent=sac", "--no-progress")
     first, second, third = asked
     assert first.config.gamma == 0.98 and first.config.hidden == (8, 9)
     assert str(first.folder) == "runs/sac/Hopper-v5/seed0"
-    assert second.config == SOMConfig(**vars(SOMConfig.paper()) | {"K": 7}) and second.seed == 3
+    assert second.config == SOMPaperConfig(K=7) and second.seed == 3
     assert third.agent == "sac" and not third.progress
 
 
 def test_the_recorded_command_makes_the_same_config(run, asked):
-    for start in ("train --agent som --paper --steps 7000", "train --agent sac --utd 0.5"):
+    for start in ("train --agent som_paper --steps 7000", "train --agent sac --utd 0.5"):
         run(*start.split())
         run(*asked[-1].command().split()[1:])
         assert asked[-1] == asked[-2]

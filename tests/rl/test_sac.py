@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from som_lite.rl.agents.sac import SAC, SACConfig, squash
+from som_lite.rl.agents.temperature import Temperature
 from som_lite.rl.replay import Batch
 
 
@@ -33,7 +34,7 @@ def test_log_prob_stays_finite_where_tanh_is_flat():
 
 def test_one_step_of_the_critic_and_the_entropy_term():
     """The target of a SAC critic contains -alpha log pi, seen by freezing everything else."""
-    config = SACConfig(hidden=(8,), batch=1, gamma=0.5, alpha=3.0)
+    config = SACConfig(hidden=(8,), batch=1, gamma=0.5, alpha=3.0, critic="plain")
     agent = SAC(1, 1, config)
     for q in (agent.critic_target.q1, agent.critic_target.q2):
         for p in q.parameters():
@@ -50,13 +51,25 @@ def test_one_step_of_the_critic_and_the_entropy_term():
 
 
 def test_the_temperature_moves_towards_the_target_entropy():
-    g = torch.Generator().manual_seed(0)
-    batch = Batch(*(torch.rand(32, n, generator=g) for n in (3, 2)), *(torch.zeros(32),) * 3)
-    for target, direction in ((5.0, 1), (-50.0, -1)):  # unreachable from below, from above
-        agent = SAC(3, 2, SACConfig(hidden=(8,), target_entropy=target))
-        before = agent.log_alpha.item()
-        agent.actor_update(batch)
-        assert direction * (agent.log_alpha.item() - before) > 0
+    for entropy, direction in ((-3.0, 1), (-1.0, -1)):  # too little, too much; -2 is wanted
+        temperature = Temperature(1.0, -2.0, 1e-2, "cpu")
+        before = temperature.update(torch.tensor(entropy))
+        # Adam's first step has the length of its step size whatever the gradient: exp(.01) - 1
+        assert float(temperature.alpha() / before - 1) == pytest.approx(direction * 0.01, rel=0.02)
+
+
+def test_more_entropy_than_uniform_actions_have_is_refused():
+    with pytest.raises(ValueError, match=r"target_entropy must be below log 2 = 0.693"):
+        SACConfig(target_entropy=1.0)
+
+
+def test_evaluation_uses_the_mean_or_the_best_of_n():
+    agent, obs = SAC(3, 2, SACConfig(hidden=(8,))), torch.randn(64, 3)
+    mean = agent.actor(obs).chunk(2, dim=-1)[0].tanh()
+    assert torch.equal(agent.act(obs, explore=False), mean)
+    best = agent.act(obs, explore=False, n=32)
+    gain = agent.critic.min(obs, best) - agent.critic.min(obs, mean)
+    assert not torch.equal(best, mean) and gain.mean() > 0
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from som_lite.flow.paths import VP
-from som_lite.flow.scores import Estimate
 from som_lite.rl.agents.som import SOM, SOMConfig
 from som_lite.rl.replay import Batch
 from tests.rl.test_agents import make_batch, same, weights
 
-SMALL = SOMConfig(hidden=(16, 16), batch=32, K=8)
-VARIANTS = {
-    "default": SMALL,
-    "replay": replace(SMALL, a0_source="replay"),
-    "uniform": replace(SMALL, a0_source="uniform", law="logit_normal"),
-    "no own proposals": replace(SMALL, own=0.0),
-    "gradient": replace(SMALL, estimator="gradient", own=0.0),
-    "bf16": replace(SMALL, bf16=True),
-    "VE, no skip": replace(SMALL, path="ve", skip=False),
-    "paper": replace(SOMConfig.paper(), hidden=(16, 16), batch=32, K=8),
-}
+SMALL = SOMConfig(hidden=(16, 16), batch=32, K=8, actor_every=2)
 
 
 class KnownCritic(torch.nn.Module):
@@ -43,19 +31,6 @@ def posterior_mean(a, t, temperature):
     return (log_w.softmax(-1) * x).sum().item()
 
 
-@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_variant_is_finite_and_repeats_on_its_own_generator(config):
-    def trained():
-        agent = SOM(3, 2, config, seed=0)
-        for i in range(4):
-            torch.manual_seed(torch.seed())  # the global generator must not matter
-            metrics = agent.update(make_batch(seed=i))
-        assert all(x.isfinite().all() for x in metrics.values())
-        return weights(agent)
-
-    assert same(trained(), trained())
-
-
 @pytest.mark.parametrize("own", [0.0, 0.25])
 @pytest.mark.parametrize("t", [0.2, 0.6, 0.95])
 def test_the_estimate_is_the_posterior_mean_of_the_boltzmann_density(t, own):
@@ -73,7 +48,7 @@ def test_the_estimate_is_the_posterior_mean_of_the_boltzmann_density(t, own):
 def test_a_relative_temperature_ignores_the_scale_of_q():
     def estimate(size):
         agent = SOM(3, 1, replace(SMALL, K=64, alpha=0.5))
-        agent.critic, agent.q_scale = KnownCritic(size), torch.tensor(size)
+        agent.critic, agent.q_scale.value = KnownCritic(size), torch.tensor(size)
         return agent.estimate(torch.zeros(8, 3), torch.zeros(8, 1), torch.full((8, 1), 0.5)).m
 
     # the same draws and, up to rounding, the same weights
@@ -86,18 +61,7 @@ def test_the_spread_of_q_is_followed():
     for _ in range(600):  # the memory is 100 updates: exp(-6) of the start is left
         agent.estimate(torch.zeros(8, 3), torch.zeros(8, 1), torch.ones(8, 1))
     # at t = 1 the proposals are uniform, so Q = 20 a has the standard deviation 20 / sqrt(3)
-    assert agent.q_scale.item() == pytest.approx(20 / 3**0.5, rel=0.03)
-
-
-def test_unit_norm_velocity_is_equation_8():
-    agent = SOM(3, 2, replace(SOMConfig.paper(), hidden=(16,)))
-    g = torch.Generator().manual_seed(0)
-    a, s, t = (torch.randn(5, n, generator=g) for n in (2, 2, 1))
-    t = t.sigmoid()
-    beta = 0.1 + t * 19.9
-    expected = -0.5 * beta * (a + 25 * s / s.norm(dim=1, keepdim=True))
-    v = agent._velocity(Estimate(VP().mean_from_score(s, a, t), s, torch.ones(5)), a, t)
-    torch.testing.assert_close(v, expected, rtol=1e-3, atol=1e-3)  # 1e-6 beside |s|, float32
+    assert agent.q_scale.value.item() == pytest.approx(20 / 3**0.5, rel=0.03)
 
 
 def test_an_action_is_one_call_of_the_actor():
@@ -160,9 +124,6 @@ def test_the_actor_learns_from_the_first_rows():
     [
         ({"K": 1}, "K"),
         ({"own": 1.0}, "own"),
-        ({"own": 0.5, "estimator": "gradient"}, "own"),
-        ({"path": "vp"}, "skip"),
-        ({"a0_source": "buffer"}, "a0_source"),
         ({"alpha": 0.0}, "alpha"),
         ({"actor_tau": 0.0}, "actor_tau"),
         ({"t_min": 1.0}, "t_min"),

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 
-from som_lite.rl.agents import SACConfig, SOMConfig
+from som_lite.rl.agents import SACConfig, SOMConfig, SOMPaperConfig
 
 BOX = gym.spaces.Box(-1, 1, (1,), np.float32)
 
@@ -76,9 +76,9 @@ for kind, limit in ((Glider, 20), (Clock, 1000), (Wide, 5), (Unbounded, 5), (Wor
     gym.register(f"{kind.__name__}-v0", kind, max_episode_steps=limit)
 gym.register("ShortClock-v0", Clock, max_episode_steps=2)  # always cut short
 
+_SMALL = {"hidden": (32, 32), "batch": 32, "actor_lr": 3e-3, "critic_lr": 3e-3}
 SMALL = {  # agents that learn a toy within seconds
-    "sac": SACConfig(hidden=(32, 32), batch=32, actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3),
-    "som": SOMConfig(
-        hidden=(32, 32), batch=32, actor_lr=3e-3, actor_tau=0.02, critic_lr=3e-3, K=8, n_evaluate=8
-    ),
+    "sac": SACConfig(**_SMALL, actor_every=1, alpha_lr=3e-3),
+    "som": SOMConfig(**_SMALL, actor_every=1, actor_batch=32, actor_tau=0.02, n_evaluate=8),
+    "som_paper": SOMPaperConfig(**_SMALL, actor_batch=32, K=16, n_evaluate=8),
 }

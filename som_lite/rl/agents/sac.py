@@ -1,6 +1,5 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), with an automatic temperature."""
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -10,34 +9,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from som_lite.flow.nets import MLP
-from som_lite.rl.agents.common import Part, adam, derive, flatten, require, seeded, unflatten
-from som_lite.rl.critic import TwinQ, polyak_, td_target
+from som_lite.rl.agents.base import ActorConfig, ActorCritic, Metrics
+from som_lite.rl.agents.common import require
+from som_lite.rl.agents.temperature import Temperature
 from som_lite.rl.replay import Batch
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # keeps exp(log_std) finite and the density proper
 
 
 @dataclass(frozen=True)
-class SACConfig:
-    """Settings of SAC; the defaults are those in common use on MuJoCo."""
+class SACConfig(ActorConfig):
+    """Settings of SAC."""
 
-    gamma: float = 0.99  # discount per environment step
-    tau: float = 0.005  # share of the online critic that enters the target critic per update
-    batch: int = 256  # transitions per update
-    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden ReLU layers, actor and critics
-    actor_lr: float = 3e-4  # Adam step size of the actor
-    critic_lr: float = 3e-4  # Adam step size of the critics
+    n_evaluate: int = 1  # 1: the squashed mean; more: the best of so many draws
     alpha_lr: float = 3e-4  # Adam step size of log alpha
     alpha: float = 1.0  # temperature at the start
     target_entropy: float = -1.0  # entropy to hold, in nats per action dimension
 
     def __post_init__(self) -> None:
-        require(0 <= self.gamma <= 1, "gamma", self.gamma, "in [0, 1]")
-        require(0 < self.tau <= 1, "tau", self.tau, "in (0, 1]")
-        require(self.batch >= 1, "batch", self.batch, "at least 1")
-        require(min(self.hidden, default=0) >= 1, "hidden", self.hidden, "one or more widths >= 1")
-        for name in ("actor_lr", "critic_lr", "alpha_lr", "alpha"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        super().__post_init__()
+        self.positive("alpha_lr", "alpha")
+        most = math.log(2)  # of the uniform density on [-1, 1]
+        require(
+            self.target_entropy < most,
+            "target_entropy",
+            self.target_entropy,
+            f"below log 2 = {most:.3f}, the entropy of uniform actions",
+        )
 
 
 def squash(
@@ -56,10 +54,10 @@ def squash(
     return x.tanh(), (log_normal - log_slope).sum(-1)
 
 
-class SAC:
+class SAC(ActorCritic):
     """Maximises reward plus alpha times entropy with a tanh-Gaussian policy."""
 
-    policy_parts = ("actor", "critic")  # what `act` needs
+    config: SACConfig
 
     def __init__(
         self,
@@ -69,87 +67,55 @@ class SAC:
         seed: int = 0,
         device: str = "cpu",
     ):
-        self.config, self.act_dim = config, act_dim
-        self.generator = torch.Generator(device).manual_seed(derive(seed, 1))
-        with seeded(derive(seed, 0)):
-            self.actor = MLP([obs_dim, *config.hidden, 2 * act_dim], nn.ReLU).to(device)
-            self.critic = TwinQ(obs_dim, act_dim, config.hidden).to(device)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.log_alpha = torch.tensor(math.log(config.alpha), device=device, requires_grad=True)
-        self.actor_optimizer = adam(self.actor.parameters(), config.actor_lr)
-        self.critic_optimizer = adam(self.critic.parameters(), config.critic_lr)
-        self.alpha_optimizer = adam([self.log_alpha], config.alpha_lr)
+        super().__init__(obs_dim, act_dim, config, seed, device)
+        entropy = config.target_entropy * act_dim
+        self.temperature = Temperature(config.alpha, entropy, config.alpha_lr, device)
+
+    def make_actor(self) -> nn.Module:
+        return MLP([self.obs_dim, *self.config.hidden, 2 * self.act_dim], nn.ReLU)
 
     def policy(
-        self, obs: Float[Tensor, "*batch obs"]
+        self, obs: Float[Tensor, "*batch obs"], averaged: bool = False
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
         """One reparameterised action per row and its log-density."""
-        mean, log_std = self.actor(obs).chunk(2, dim=-1)
-        eps = torch.randn(mean.shape, generator=self.generator, device=mean.device)
-        return squash(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), eps)
+        actor = self.actor_average if averaged else self.actor
+        mean, log_std = actor(obs).chunk(2, dim=-1)
+        return squash(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), self.randn(*mean.shape))
 
     @torch.no_grad()
-    def generate(self, obs: Float[Tensor, "B obs"], n: int) -> Float[Tensor, "B {n} d"]:
+    def generate(
+        self, obs: Float[Tensor, "B obs"], n: int, averaged: bool = False
+    ) -> Float[Tensor, "B {n} d"]:
         """n actions per state, drawn from the policy."""
-        return self.policy(obs[:, None].expand(-1, n, -1))[0]
+        return self.policy(obs[:, None].expand(-1, n, -1), averaged)[0]
 
     @torch.no_grad()
-    def act(self, obs: Float[Tensor, "B obs"], explore: bool) -> Float[Tensor, "B d"]:
-        """A draw from the policy to explore; its squashed mean otherwise."""
-        if explore:
-            return self.generate(obs, 1)[:, 0]
-        return self.actor(obs).chunk(2, dim=-1)[0].tanh()
+    def act(
+        self,
+        obs: Float[Tensor, "B obs"],
+        explore: bool,
+        n: int | None = None,
+        averaged: bool = True,
+    ) -> Float[Tensor, "B d"]:
+        """A draw to explore; in evaluation the squashed mean, or the best of n > 1 draws."""
+        if explore or (n or self.config.n_evaluate) > 1:
+            return super().act(obs, explore, n, averaged)
+        actor = self.actor_average if averaged else self.actor
+        return actor(obs).chunk(2, dim=-1)[0].tanh()
 
-    def critic_update(self, batch: Batch) -> dict[str, Tensor]:
-        """Regress both critics on r + gamma (1 - terminated) (min Q'(s', a') - alpha log pi)."""
-        with torch.no_grad():
-            next_action, next_log_pi = self.policy(batch.next_obs)
-            next_q = self.critic_target.min(batch.next_obs, next_action)
-            next_v = next_q - self.log_alpha.exp() * next_log_pi
-            y = td_target(batch.reward, batch.terminated, next_v, self.config.gamma)
-        q = self.critic(batch.obs, batch.action)
-        loss = (q - y).square().mean(dim=1).sum()
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
+    @torch.no_grad()
+    def next_action(self, obs: Float[Tensor, "B obs"]) -> tuple[Tensor, Tensor]:
+        """A draw, whose value counts less by alpha log pi: the soft value of Haarnoja et al."""
+        action, log_pi = self.policy(obs)
+        return action, -self.temperature.alpha() * log_pi
 
-    def actor_update(self, batch: Batch) -> dict[str, Tensor]:
-        """Minimise E[alpha log pi(a|s) - min Q(s, a)] through the action, then move alpha."""
+    def actor_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
+        """E[alpha log pi(a|s) - min Q(s, a)], through the action."""
         action, log_pi = self.policy(batch.obs)
-        alpha = self.log_alpha.exp().detach()
-        loss = (alpha * log_pi - self.critic.min(batch.obs, action)).mean()
-        self.actor_optimizer.zero_grad()
-        loss.backward(inputs=list(self.actor.parameters()))  # the critic's .grad stays untouched
-        self.actor_optimizer.step()
+        loss = (self.temperature.alpha() * log_pi - self.critic.min(batch.obs, action)).mean()
+        return loss, {"entropy": -log_pi.detach().mean()}
 
-        surplus = log_pi.detach().mean() + self.config.target_entropy * self.act_dim
-        self.alpha_optimizer.zero_grad()
-        (-self.log_alpha * surplus).backward()
-        self.alpha_optimizer.step()
-        return {"actor_loss": loss.detach(), "entropy": -log_pi.detach().mean(), "alpha": alpha}
-
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """Critic, actor, then the slow target critic. Returns scalar tensors."""
-        metrics = self.critic_update(batch) | self.actor_update(batch)
-        polyak_(self.critic_target, self.critic, self.config.tau)
-        return metrics
-
-    def parts(self) -> dict[str, Part]:
-        """Everything that changes in training, by name."""
-        return {
-            "actor": self.actor,
-            "critic": self.critic,
-            "critic_target": self.critic_target,
-            "log_alpha": self.log_alpha,
-            "actor_optimizer": self.actor_optimizer,
-            "critic_optimizer": self.critic_optimizer,
-            "alpha_optimizer": self.alpha_optimizer,
-            "generator": self.generator,
-        }
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return flatten(self.parts())
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        unflatten(state, self.parts())
+    def actor_update(self, batch: Batch) -> Metrics:
+        """The actor, then the temperature by the entropy that the actor had."""
+        metrics = super().actor_update(batch)
+        return metrics | {"alpha": self.temperature.update(metrics["entropy"])}
