@@ -41,6 +41,14 @@ def test_actions_are_in_the_box_for_one_candidate_and_many(make_agent):
         assert a.shape == (5, 2) and a.abs().max() <= 1 and not a.requires_grad
 
 
+def test_one_observation_gives_one_action(make_agent):
+    agent, obs = make_agent(), torch.randn(3)
+    state = agent.generator.get_state()
+    batch = agent.act(obs[None], explore=True)
+    agent.generator.set_state(state)
+    assert torch.equal(agent.act(obs, explore=True), batch[0])
+
+
 def test_candidates_differ_from_each_other_and_between_calls(make_agent):
     agent, obs = make_agent(), torch.zeros(2, 3)
     a, b = agent.generate(obs, 16), agent.generate(obs, 16)

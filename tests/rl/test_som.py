@@ -77,7 +77,9 @@ def test_an_action_is_one_call_of_the_actor():
 
 
 def test_evaluation_uses_an_average_of_the_actor_that_exploration_does_not_see():
-    agent, twin = (SOM(3, 2, replace(SMALL, actor_tau=tau)) for tau in (0.25, 1.0))
+    agent, twin = (
+        SOM(3, 2, replace(SMALL, actor_tau=tau, teacher="identity")) for tau in (0.25, 1.0)
+    )
     average = [p.detach().clone() for p in agent.actor.parameters()]
     for i in range(6):  # the actor moves in every second update
         agent.update(make_batch(seed=i))
@@ -124,6 +126,7 @@ def test_the_actor_learns_from_the_first_rows():
     [
         ({"K": 1}, "K"),
         ({"own": 1.0}, "own"),
+        ({"teacher": "both"}, "teacher"),
         ({"alpha": 0.0}, "alpha"),
         ({"actor_tau": 0.0}, "actor_tau"),
         ({"t_min": 1.0}, "t_min"),

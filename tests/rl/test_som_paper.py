@@ -40,5 +40,5 @@ def test_the_replayed_actions_are_noised():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="^unit_norm must be above 0"):
+    with pytest.raises(ValueError, match=r"^unit_norm must be above 0"):
         SOMPaperConfig(unit_norm=0.0)

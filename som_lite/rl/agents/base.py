@@ -112,16 +112,18 @@ class QAgent:
     @torch.no_grad()
     def act(
         self,
-        obs: Float[Tensor, "B obs"],
+        obs: Float[Tensor, "*B obs"],
         explore: bool,
         n: int | None = None,
         averaged: bool = True,
-    ) -> Float[Tensor, "B d"]:
+    ) -> Float[Tensor, "*B d"]:
         """The best of n candidates by the critic; n is ``n_explore`` or ``n_evaluate``.
 
         Evaluation draws them from the averaged actor: the weights wander, and with them the
         returns from one row of the curve to the next.
         """
+        if obs.ndim == 1:  # one observation
+            return self.act(obs[None], explore, n, averaged)[0]
         default = self.config.n_explore if explore else self.config.n_evaluate
         candidates = self.generate(obs, n or default, averaged=averaged and not explore)
         return best_of_n(self.critic, obs, candidates)

@@ -92,11 +92,11 @@ class SAC(ActorCritic):
     @torch.no_grad()
     def act(
         self,
-        obs: Float[Tensor, "B obs"],
+        obs: Float[Tensor, "*B obs"],
         explore: bool,
         n: int | None = None,
         averaged: bool = True,
-    ) -> Float[Tensor, "B d"]:
+    ) -> Float[Tensor, "*B d"]:
         """A draw to explore; in evaluation the squashed mean, or the best of n > 1 draws."""
         if explore or (n or self.config.n_evaluate) > 1:
             return super().act(obs, explore, n, averaged)

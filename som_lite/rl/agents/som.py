@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from som_lite.flow.intervals import interval_rows
 from som_lite.flow.meanflow import meanflow_loss, sample_times
 from som_lite.flow.nets import SkipVelocityNet
 from som_lite.flow.paths import Linear
@@ -24,6 +25,8 @@ from som_lite.rl.critic import RunningScale
 from som_lite.rl.replay import Batch
 
 PATH = Linear()
+STEPS, PAIRS = 6, 2  # solver steps of a flow line, and intervals taken from each
+TEACHERS = ("lines", "identity")
 T_MAX = 0.999  # the path's end, short of the division by 1 - t
 
 
@@ -37,12 +40,17 @@ class SOMConfig(ActorConfig):
     own: float = 0.5  # share of them that are blurred actions of the policy
     alpha: float = 0.03  # temperature: the actor aims at exp(Q / alpha)
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
-    share_equal: float = 0.25  # share of rows with r = t, which teach the instantaneous velocity
+    teacher: str = "lines"  # of u over an interval: flow lines, or MeanFlow's identity
+    lines: int = 64  # flow lines per actor update
+    share_equal: float = (
+        0.25  # identity: share of rows with r = t, which teach the instantaneous velocity
+    )
     t_min: float = 0.02  # smallest t: towards 0 the factor 1/t magnifies the estimator's noise
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least_one("actor_batch", "octaves")
+        self.at_least_one("actor_batch", "octaves", "lines")
+        require(self.teacher in TEACHERS, "teacher", self.teacher, " or ".join(TEACHERS))
         self.positive("alpha")
         require(self.K >= 2, "K", self.K, "at least 2: one proposal has no spread")
         require(0 <= self.own < 1, "own", self.own, "at least 0 and below 1")
@@ -53,6 +61,7 @@ class SOMConfig(ActorConfig):
 class SOM(ActorCritic):
     """A one-step flow policy that follows the Boltzmann density of its critic."""
 
+    policy_parts = ("actor", "actor_average", "critic", "q_scale.value")
     config: SOMConfig
 
     def __init__(
@@ -80,20 +89,42 @@ class SOM(ActorCritic):
         return (eps - actor(eps, zero, one, obs[:, None].expand(-1, n, -1))).clamp(-1, 1)
 
     def actor_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """Q -> posterior mean of the noised Boltzmann density -> velocity -> regression."""
+        """Q -> posterior mean of the noised Boltzmann density -> velocity -> u.
+
+        At one time u is the velocity; over an interval it is the average along a flow line of the
+        averaged actor (``lines``), or what MeanFlow's identity makes of both (``identity``).
+        """
         c, obs = self.config, batch.obs[: self.config.actor_batch]
-        r, t = sample_times(
-            len(obs), self.generator, share_equal=c.share_equal, t_min=c.t_min, t_max=T_MAX
-        )
+        share = c.share_equal if c.teacher == "identity" else 1.0
+        r, t = sample_times(len(obs), self.generator, share_equal=share, t_min=c.t_min, t_max=T_MAX)
         a_t = PATH.noise(self.generate(obs, 1)[:, 0], self.randn(len(obs), self.act_dim), t)
         estimate = self.estimate(obs, a_t, t)
         v = PATH.velocity_from_mean(estimate.m, a_t, t)
         loss = meanflow_loss(lambda a, r, t: self.actor(a, r, t, obs), a_t, r, t, v)
+        if c.teacher == "lines":
+            loss = loss + self.interval_loss(obs[: c.lines])
         return loss, {
             "ess": estimate.ess.mean(),
             "speed": v.norm(dim=-1).mean(),
             "q_scale": self.q_scale.value.clone(),
         }
+
+    def interval_loss(self, obs: Float[Tensor, "B obs"]) -> Float[Tensor, ""]:
+        """Squared error of u on intervals of the averaged actor's own flow lines."""
+        with torch.no_grad():
+            rows = interval_rows(
+                lambda a, r, t: self.actor_average(a, r, t, obs),
+                self.randn(len(obs), self.act_dim),
+                STEPS,
+                PAIRS,
+                self.generator,
+            )
+        u = self.actor(rows.a, rows.r, rows.t, obs.repeat(PAIRS, 1))
+        return (u - rows.u).square().sum(-1).mean()
+
+    def temperature(self) -> Tensor | float:
+        """What Q is divided by."""
+        return self.config.alpha * (self.q_scale.clamped() if self.config.relative else 1.0)
 
     def estimate(
         self, obs: Float[Tensor, "B obs"], a_t: Float[Tensor, "B d"], t: Float[Tensor, "B 1"]
@@ -105,7 +136,7 @@ class SOM(ActorCritic):
             scored.append(self.critic.min(obs[:, None], a))
             return scored[-1]
 
-        temperature = c.alpha * (self.q_scale.clamped() if c.relative else 1.0)
+        temperature = self.temperature()
         if n_own := int(c.own * c.K):
             own = self.generate(obs, n_own)
             estimate = shared_posterior_mean_estimate(
