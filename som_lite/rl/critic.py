@@ -15,22 +15,21 @@ States = Float[Tensor, "*#batch obs"]
 Actions = Float[Tensor, "*#batch act"]
 
 
-class PlainQ(nn.Module):
+class PlainQ(MLP):
     """Q(s, a): a ReLU network on [s; a]; its TD targets need a slow copy of it."""
 
     needs_target: ClassVar[bool] = True
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)  # of Adam
 
     def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...]):
-        super().__init__()
-        self.mlp = MLP([obs_dim + act_dim, *hidden, 1], nn.ReLU)
+        super().__init__([obs_dim + act_dim, *hidden, 1], nn.ReLU)
 
     def forward(self, obs: States, a: Actions) -> Float[Tensor, "*batch"]:
         return self.layers(obs, a)[-1].squeeze(-1)
 
     def layers(self, obs: States, a: Actions) -> list[Tensor]:
         """The activations of every hidden layer, and the output."""
-        linears: list[Any] = [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
+        linears: list[Any] = [layer for layer in self if isinstance(layer, nn.Linear)]
         return _layers([(x.weight, x.bias) for x in linears], obs, a)
 
 

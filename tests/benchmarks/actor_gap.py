@@ -106,6 +106,7 @@ def main() -> None:
     for folder in options.runs:
         run = Run(folder)
         agent = run.load_agent()
+        agent.q_scale.value.fill_(run.curve()["q_scale"][-1])  # what the temperature is measured in
         agent.generator.manual_seed(options.seed)
         obs = visited_states(agent, run.config().env, options.states, options.seed)
         values = gaps(agent, obs)

@@ -32,7 +32,7 @@ def make(obs_dim=3, act_dim=2, kind=CRITICS["plain"], hidden=(16, 16)):
 def as_modules(q):
     """One network as the chain of torch modules that its class describes."""
     if not isinstance(q, BatchNormQ):
-        return q.mlp
+        return nn.Sequential(*q)
     pairs = [layer for pair in zip(q.norms, q.linears, strict=True) for layer in (*pair, nn.ReLU())]
     return nn.Sequential(*pairs[:-1])
 

@@ -182,7 +182,9 @@ class ActorCritic(QAgent):
 
     def build(self) -> None:
         self.actor = self.make_actor().to(self.device)
-        self.actor_average = copy.deepcopy(self.actor).requires_grad_(False)
+        self.actor_average = self.actor  # without averaging they are the same
+        if self.config.actor_tau < 1:
+            self.actor_average = copy.deepcopy(self.actor).requires_grad_(False)
         self.actor_optimizer = adam(self.actor.parameters(), self.config.actor_lr)
         super().build()
 

@@ -38,11 +38,15 @@ def require(condition: bool, name: str, value: object, accepted: str) -> None:
 
 
 def collect_parts(values: dict[str, Any], prefix: str = "") -> dict[str, Part]:
-    """The parts among an object's attributes; small objects with ``has_parts`` are looked into."""
+    """The parts among an object's attributes, each once, under the first name that it has.
+
+    Small objects that say ``has_parts`` are looked into.
+    """
     parts: dict[str, Part] = {}
     for name, value in values.items():
         if isinstance(value, Part):
-            parts[prefix + name] = value
+            if not any(value is part for part in parts.values()):
+                parts[prefix + name] = value
         elif getattr(value, "has_parts", False):
             parts |= collect_parts(vars(value), f"{prefix}{name}.")
     return parts

@@ -61,7 +61,6 @@ class SOMConfig(ActorConfig):
 class SOM(ActorCritic):
     """A one-step flow policy that follows the Boltzmann density of its critic."""
 
-    policy_parts = ("actor", "actor_average", "critic", "q_scale.value")
     config: SOMConfig
 
     def __init__(
