@@ -42,6 +42,7 @@ class Adapted(gym.Wrapper):
             raise _unsupported(env, str(error)) from error
         self.observation_space = spaces.Box(-np.inf, np.inf, (seen.low.size,), np.float32)
         self.action_space = spaces.Box(-1, 1, (done.low.size,), np.float32)
+        self.shapes = (seen.low.size,), (done.low.size,)
         self.now = 0  # steps since the last reset
 
     def reset(
@@ -55,16 +56,16 @@ class Adapted(gym.Wrapper):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of the environment."""
         self.now += 1
-        unit = np.clip(self._numbers("action", action, self.action_space.shape), -1, 1)
+        unit = self._numbers("action", action, self.shapes[1]).clip(-1, 1).astype(np.float64)
         obs, reward, terminated, truncated, info = self.env.step(self.rescale(unit))
         reward = float(self._numbers("reward", reward, ()))
         return self._observation(obs), reward, bool(terminated), bool(truncated), info
 
     def _observation(self, obs: Any) -> Float[np.ndarray, "o"]:
         # `astype` copies: what the environment does with its own array no longer matters.
-        return self._numbers("observation", obs, self.observation_space.shape).astype(np.float32)
+        return self._numbers("observation", obs, self.shapes[0]).astype(np.float32)
 
-    def _numbers(self, name: str, value: Any, shape: Any) -> Float[np.ndarray, "..."]:
+    def _numbers(self, name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         step = f"{self.now} of the episode"
         try:
             x = np.asarray(value)
@@ -77,7 +78,7 @@ class Adapted(gym.Wrapper):
             raise ValueError(f"{name} at step {step} has shape {x.shape}, expected {wanted}")
         x = x.reshape(shape)
         require_finite(name, x, step)
-        return x.astype(np.float64)
+        return x
 
 
 def rescaling(box: spaces.Box) -> Callable[[Float[np.ndarray, "d"]], np.ndarray]:

@@ -183,8 +183,9 @@ def act(
 
 def _act(agent: Policy, obs: Any, explore: bool, options: dict[str, Any]) -> np.ndarray:
     x = torch.tensor(np.asarray(obs, np.float32), device=agent.generator.device)  # a copy
-    if x.ndim not in (1, 2):
-        raise ValueError(f"obs must have shape (o,) or (B, o), got {tuple(x.shape)}")
+    o = getattr(agent, "obs_dim", x.shape[-1] if x.ndim else "o")
+    if x.ndim not in (1, 2) or x.shape[-1] != o:
+        raise ValueError(f"obs must have shape ({o},) or (B, {o}), got {tuple(x.shape)}")
     actions = agent.act(torch.atleast_2d(x), explore, **options).cpu().numpy()
     return actions[0] if x.ndim == 1 else actions
 

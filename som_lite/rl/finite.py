@@ -18,8 +18,9 @@ def require_finite(name: str, value: object, step: object = None) -> None:
     """
     if isinstance(value, Tensor):
         value = value.detach().double().cpu().numpy()
-    with np.errstate(over="ignore"):
-        x = np.asarray(value).astype(np.float64)  # in float16 LARGEST would be infinite
+    x = np.asarray(value)
+    if x.dtype == np.float16:
+        x = x.astype(np.float64)  # LARGEST would be infinite in float16
     good = np.abs(x) <= LARGEST  # False for NaN
     if good.all():
         return

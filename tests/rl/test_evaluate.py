@@ -236,8 +236,8 @@ def test_one_observation_or_many_in_any_form(make_agent):
     for obs in (many[0], many[0].tolist()):
         one = act(agent, obs)
         assert one.shape == (2,) and one.dtype == np.float32 and np.abs(one).max() <= 1
-    for obs in (1.0, np.zeros((1, 1, 3))):
-        with pytest.raises(ValueError, match=r"obs must have shape \(o,\) or \(B, o\), got"):
+    for obs in (1.0, np.zeros((1, 1, 3)), [0.0, 0.0], np.zeros((3, 2))):
+        with pytest.raises(ValueError, match=r"obs must have shape \(3,\) or \(B, 3\), got"):
             act(agent, obs)
 
 
