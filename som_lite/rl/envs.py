@@ -48,7 +48,10 @@ def _registered(env_id: str) -> str:
         try:
             importlib.import_module(module)
         except Exception as error:  # the module is the reader's own: anything may be wrong in it
-            raise ValueError(f"cannot import {module!r} for {env_id!r}: {_line(error)}") from error
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
+            hint = "; is its folder in PYTHONPATH?" if absent else ""
+            text = f"cannot import {module!r} for {env_id!r}: {_line(error)}{hint}"
+            raise ValueError(text) from error
     if name not in gym.registry:
         near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
         hint = f"did you mean {', '.join(near)}?" if near else f"try {TASKS[0]}-v5"

@@ -1,5 +1,4 @@
 import os
-import sys
 from fractions import Fraction
 
 import gymnasium as gym
@@ -92,9 +91,7 @@ def test_truncated_and_terminated_stay_apart():
     [
         ("HalfCheeta-v5", "unknown environment 'HalfCheeta-v5': did you mean HalfCheetah-v5"),
         ("qqq", "unknown environment 'qqq': try InvertedPendulum-v5; a task of your own is MOD"),
-        ("nowhere:Own-v0", "cannot import 'nowhere' for 'nowhere:Own-v0': ModuleNotFoundError: No"),
-        ("tests.rl.own_task:Termostat-v0", "'tests.rl.own_task' registers no 'Termostat-v0': did"),
-        ("tests.rl.own_task:", "'tests.rl.own_task' registers no ''"),
+        ("nowhere:Own-v0", "cannot import 'nowhere' for 'nowhere:Own-v0': Mod.*in PYTHONPATH"),
         ("CartPole-v1", "'CartPole-v1' is not supported: its actions are Discrete"),
         ("Unbounded-v0", "component 0 of its actions is not bounded: from -inf to inf, float32"),
         ("Words-v0", "its observations are Text"),
@@ -107,10 +104,8 @@ def test_what_is_not_supported_is_said_in_one_line(env_id, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_task_of_the_readers_own_module():
-    sys.modules.pop("tests.rl.own_task", None)
-    gym.registry.pop("Thermostat-v0", None)
-    env = make_env("tests.rl.own_task:Thermostat-v0")
+def test_a_task_of_the_readers_own_module(own_module):
+    env = make_env(f"{own_module}:Thermostat-v0")
     assert env.spec.max_episode_steps == 50
     obs, _ = env.reset(seed=1)
     next_obs, reward, *_ = env.step(np.float32([0]))
@@ -118,6 +113,10 @@ def test_a_task_of_the_readers_own_module():
     assert next_obs[0] == pytest.approx(0.9 * obs[0] + 2.5, rel=1e-6)
     assert type(reward) is float and reward == pytest.approx(next_obs[0] - 20, rel=1e-6)
     assert make_env("Thermostat-v0").observation_space.shape == (1,)  # imported, so known
+    with pytest.raises(ValueError, match="'tasks' registers no 'Termostat-v0': did you mean Therm"):
+        make_env(f"{own_module}:Termostat-v0")
+    with pytest.raises(ValueError, match="'tasks' registers no ''"):
+        make_env(f"{own_module}:")
 
 
 def test_a_module_that_fails_is_named_in_one_line(tmp_path, monkeypatch):
@@ -280,7 +279,7 @@ UNIT = st.floats(-1.5, 1.5, width=32) | st.sampled_from([-1, 0, 1])
 @settings(deadline=None, max_examples=300)
 @given(boxes(), st.lists(UNIT, min_size=6, max_size=6))
 @example(Box(-3e38, 3e38, (2,), np.float32), [-1, 1, 0, 0, 0, 0])
-@example(Box(-1.7e308, 1.7e308, (2,), np.float64), [-1, 1, 0, 0, 0, 0])
+@example(Box(-1.7e308, 1.7e308, (2,), np.float64), [-1, 1.5, 0, 0, 0, 0])
 @example(Box(np.float32([0, -1]), np.float32([0, 1])), [0.3, 1, 0, 0, 0, 0])
 def test_any_action_space_is_rescaled_or_refused(box, units):
     whole = box.dtype.kind in "iub"

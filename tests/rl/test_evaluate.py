@@ -217,8 +217,8 @@ def test_what_is_not_finite_ends_an_evaluation(monkeypatch):
         evaluate(Zero(), "Odd-v0")
 
 
-def test_a_task_of_the_readers_own_module():
-    returns = evaluate(Zero(), "tests.rl.own_task:Thermostat-v0", episodes=2)
+def test_a_task_of_the_readers_own_module(own_module):
+    returns = evaluate(Zero(), f"{own_module}:Thermostat-v0", episodes=2)
     # 2.5 kW all the time: the room goes from 5 .. 15 degrees towards 25 within 50 steps, and is
     # at 20 once on its way: its distances sum to between 50 * 1 and 50 * 15.
     assert returns.shape == (2,) and (returns > -750).all() and (returns < -50).all()
