@@ -30,6 +30,7 @@ class Odd(Glider):
     """A glider without a time limit; `at_step` and `show` are what a test wants them to be."""
 
     at_step, show = lambda self: None, lambda self: None
+    gives_up = False  # truncates by itself
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(self, render_mode=None):
@@ -37,7 +38,8 @@ class Odd(Glider):
 
     def step(self, action):
         self.at_step()
-        return super().step(action)
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, self.gives_up, info
 
     def render(self):
         return self.show()
@@ -188,6 +190,12 @@ def test_a_task_without_an_end_is_cut_and_it_is_said(monkeypatch):
     # What was asked for needs no warning (warnings are errors here), and a limit of the task none.
     assert play(Zero(), "Odd-v0", episodes=1, max_steps=7).lengths.tolist() == [7]
     assert play(Zero(), "Glider-v0", episodes=1).lengths.tolist() == [20]
+
+
+def test_an_environment_may_truncate_by_itself(monkeypatch):
+    monkeypatch.setattr(Odd, "gives_up", True)
+    played = play(Zero(), "Odd-v0", episodes=2)
+    assert played.lengths.tolist() == [1, 1] and not played.terminated.any()
 
 
 def test_ctrl_c_ends_an_evaluation_at_once(monkeypatch):
