@@ -60,9 +60,10 @@ def flow_line(velocity: Velocity, eps: Points, times: Float[Tensor, "T"]) -> Flo
 
 def falling_times(steps: int, generator: torch.Generator) -> Float[Tensor, "T"]:
     """``steps + 1`` times from 1 to 0: squares of a randomly shifted even grid, dense near data."""
-    shift = torch.rand((), generator=generator) - 0.5
-    inner = ((torch.arange(steps - 1, 0, -1) + shift) / steps).square()
-    return torch.cat([torch.ones(1), inner, torch.zeros(1)])
+    device = generator.device
+    shift = torch.rand((), generator=generator, device=device) - 0.5
+    inner = ((torch.arange(steps - 1, 0, -1, device=device) + shift) / steps).square()
+    return torch.cat([torch.ones(1, device=device), inner, torch.zeros(1, device=device)])
 
 
 def interval_rows(
@@ -72,14 +73,17 @@ def interval_rows(
     pairs: int,
     generator: torch.Generator,
 ) -> Rows:
-    """``pairs`` rows per flow line of u's own velocity: the interval (0, 1) and random ones."""
+    """``pairs`` rows per flow line of u's own velocity: the interval (0, 1) and random ones.
+
+    They come in ``pairs`` blocks of n; u closes over a condition, if there is one.
+    """
     times = falling_times(steps, generator)
     line = flow_line(lambda a, t: in_box(u)(a, t, t), eps, times)
-    start = torch.randint(steps, (pairs, len(eps)), generator=generator)
-    length = 1 + (torch.rand(pairs, len(eps), generator=generator) * (steps - start)).long()
-    end = start + length
+    start = torch.randint(steps, (pairs, len(eps)), generator=generator, device=eps.device)
+    share = torch.rand(pairs, len(eps), generator=generator, device=eps.device)
+    end = start + 1 + (share * (steps - start)).long()
     start[0], end[0] = 0, steps
-    which = torch.arange(len(eps))
+    which = torch.arange(len(eps), device=eps.device)
     a, a_r = line[start, which].flatten(0, 1), line[end, which].flatten(0, 1)
     t, r = times[start].reshape(-1, 1), times[end].reshape(-1, 1)
     return Rows(a, r, t, (a - a_r) / (t - r))
