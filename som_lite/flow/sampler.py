@@ -91,7 +91,7 @@ def instant_rows(
     samples are noised, a share ``uniform`` of them replaced by uniform points of the box. Times are
     squares of an even spread, dense near data. Rows of a state follow each other.
     """
-    S, _, d = own.shape
+    S = len(own)
     near = own[:, :M].clamp(-1, 1)
     far = 2 * torch.rand(near.shape, generator=generator, device=own.device) - 1
     chance = torch.rand(S, M, 1, generator=generator, device=own.device)

@@ -21,8 +21,8 @@ from som_lite.flow.scores import (
     pool_mean,
     posterior_mean_estimate,
     proposal_pool,
-    sharpened,
     shared_posterior_mean_estimate,
+    sharpened,
 )
 
 ESTIMATORS = [posterior_mean_estimate, gradient_estimate]
@@ -333,7 +333,7 @@ def test_shared_estimate_moves_own_samples_onto_the_box():
     torch.testing.assert_close(far.score, Linear().score_from_mean(far.m, a, t))
 
 
-# --- proposals that the points of a state share ----------------------------------------------------
+# --- proposals that the points of a state share ---------------------------------------------------
 
 
 def pools(repeats: int, K: int, C: int, generator, widths=(0.05, 0.15)):
