@@ -12,7 +12,6 @@ from som_lite.flow.intervals import (
     flow_line,
     in_box,
     interval_rows,
-    mean_heun_step,
 )
 from som_lite.flow.nets import SkipVelocityNet
 from som_lite.flow.paths import Linear
@@ -50,10 +49,23 @@ def test_flow_line_follows_the_exact_flow_map_to_second_order(gaussian):
     assert errors[0] / errors[1] > 3.5
 
 
-def test_mean_heun_step_to_the_data_is_the_posterior_mean(generator):
-    a, t = torch.randn(5, 2, generator=generator), torch.full((5, 1), 0.7)
-    end = mean_heun_step(lambda a, t: 3 * a + t, a, t, torch.zeros(5, 1))
-    torch.testing.assert_close(end, a - t * (3 * a + t))
+def test_the_last_step_of_a_flow_line_ends_at_the_posterior_mean(generator):
+    a = torch.randn(5, 2, generator=generator)
+    line = flow_line(lambda a, t: 3 * a + t, a, torch.tensor([0.7, 0.0]))
+    torch.testing.assert_close(line[-1], a - 0.7 * (3 * a + 0.7))
+
+
+@pytest.mark.parametrize("std", [0.5, 0.2, 0.1, 0.05])
+def test_few_steps_keep_the_width_of_a_normal(gaussian, generator, std):
+    """A solver that averages posterior means instead of velocities loses 5 to 19 % of it."""
+    u = exact(gaussian(0.0, std))
+    eps = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    ends = [
+        flow_line(lambda a, t: u(a, t, t), eps, falling_times(8, generator).double())[-1]
+        for _ in range(64)
+    ]
+    width = torch.stack(ends).diff(dim=1).mean() / 2
+    assert float(width) == pytest.approx(std, rel=0.09)  # .02 to .06, and the spread of the shifts
 
 
 def test_interval_rows_hold_the_average_velocity_of_the_field(gaussian, generator):

@@ -23,6 +23,7 @@ from som_lite.flow.scores import (
     proposal_pool,
     shared_posterior_mean_estimate,
     sharpened,
+    uphill,
 )
 
 ESTIMATORS = [posterior_mean_estimate, gradient_estimate]
@@ -387,6 +388,47 @@ def test_sharpened_weights_take_out_the_first_order_of_the_bias(generator):
     assert sharpened(w).min() >= 0
     plain, better = ((x * z).sum(-1).mean().item() for x in (w, sharpened(w)))
     assert abs(better - 1) < 0.6 * abs(plain - 1)  # standard error of both .002
+
+
+def errors_in_many_dimensions(dim: int, std: float, generator, points: int = 400):
+    """Relative error of m at t = .6, for a normal at a corner of half the box's size.
+
+    By box proposals alone, with samples of a broad policy, with the same moved uphill; 1 is the
+    error of the answer 0.
+    """
+    c = 0.5 * (2 * (torch.arange(dim) % 2) - 1.0)
+
+    def q(z):
+        return -(z - c).square().sum(-1) / (2 * std**2)
+
+    t = torch.full((points, 1, 1), 0.6)
+    a0 = c + std * torch.randn(points, 1, dim, generator=generator)
+    a = Linear().noise(a0, torch.randn(a0.shape, generator=generator), t)
+    precision = 1 / std**2 + (0.4 / 0.6) ** 2
+    loc = (c / std**2 + 0.4 * a / 0.36) / precision  # the box cuts 1/200 of it at std = .2
+    own = (0.5 * torch.randn(points, 8, dim, generator=generator)).clamp(-1, 1)
+    found = [posterior_mean_estimate(q, a, t, Linear(), 1.0, 16, generator).m]
+    for centres in (own, uphill(q, own, 1.0)):
+        args = (q, a, t, Linear(), 1.0, 8, generator, centres, (0.15,))
+        found.append(pool_mean(proposal_pool(*args)))
+    scale = loc.norm(dim=-1).square().mean().sqrt()
+    return [float((m - loc).norm(dim=-1).square().mean().sqrt() / scale) for m in found]
+
+
+@pytest.mark.parametrize("dim", [6, 17])
+def test_samples_moved_uphill_beat_box_proposals_and_the_answer_zero(dim, generator):
+    box, own, moved = errors_in_many_dimensions(dim, 0.2, generator)
+    assert moved < 0.75 * own and moved < 0.75 * box
+    assert moved < 0.8  # the answer 0 has the error 1
+
+
+def test_uphill_steps_stay_in_the_box_and_are_bounded(generator):
+    own = 2 * torch.rand(2, 5, 3, generator=generator) - 1
+    moved = uphill(lambda z: 1e6 * z.sum(-1), own, 1.0, steps=1)
+    assert moved.max() <= 1 and not moved.requires_grad
+    assert (moved - own).norm(dim=-1).max() <= 0.15 * 3**0.5 + 1e-6
+    gentle = uphill(lambda z: z.sum(-1), 0 * own, 1.0, steps=1, width=0.1)
+    torch.testing.assert_close(gentle, torch.full_like(own, 0.01))
 
 
 # --- estimators on the whole plane ----------------------------------------------------------------

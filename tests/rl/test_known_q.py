@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from known_q import KNOWN, judge
+from tests.rl.known_q import KNOWN, judge
+
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
 
 each = pytest.mark.parametrize("name", KNOWN)
 
@@ -54,6 +61,6 @@ def test_the_pair_swaps_places_when_the_state_turns_round(generator):
     a = 2 * torch.rand(100, 2, generator=generator) - 1
     s = torch.tensor([0.6, 0.8])
     torch.testing.assert_close(pair.q(s, a), pair.q(-s, -a))
-    here = (pair.mode(s, pair.exact(s, 5000, generator)) == 0).float().mean()
-    there = (pair.mode(-s, pair.exact(-s, 5000, generator)) == 0).float().mean()
+    here = float((pair.mode(s, pair.exact(s, 5000, generator)) == 0).float().mean())
+    there = float((pair.mode(-s, pair.exact(-s, 5000, generator)) == 0).float().mean())
     assert here == pytest.approx(there, abs=0.04) and 0.55 < here < 0.75
