@@ -254,7 +254,7 @@ def _in_turn(widths: tuple[float, ...], own: Tensor) -> Float[Tensor, "C 1"]:
     return own.new_tensor(widths)[torch.arange(own.shape[-2]) % len(widths), None]
 
 
-def _blur(centres: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor:
+def _blur(centres: Tensor, widths: Tensor | float, generator: torch.Generator) -> Tensor:
     """One draw from ``N(centre, width^2 I)`` cut to the box, for every centre in the box."""
     low, high = (torch.special.ndtr((edge - centres) / widths) for edge in (-1, 1))
     u = torch.rand(
@@ -263,11 +263,12 @@ def _blur(centres: Tensor, widths: Tensor, generator: torch.Generator) -> Tensor
     return (centres + widths * torch.special.ndtri(low + u * (high - low))).clamp(-1, 1)
 
 
-def _log_kernel_density(z: Tensor, centres: Tensor, widths: Tensor) -> Tensor:
+def _log_kernel_density(z: Tensor, centres: Tensor, widths: Tensor | float) -> Tensor:
     """Log density at z (B, N, d) of the mixture of the cut normals around the centres (B, C, d).
 
-    widths is (C, 1). Exponents end at -80: below, float32 is slow, and box proposals outweigh it.
+    widths is (C, 1) or one number. Exponents end at -80: below, float32 is slow, and box proposals outweigh it.
     """
+    widths = centres.new_ones(centres.shape[-2], 1) * widths
     low, high = (torch.special.ndtr((edge - centres) / widths) for edge in (-1, 1))
     log_mass = (math.sqrt(2 * math.pi) * widths * (high - low)).log().sum(-1)
     least = log_mass.amin(-1, keepdim=True)  # the highest peak becomes 1
