@@ -35,18 +35,19 @@ def given(net: SkipVelocityNet, obs: Tensor) -> AverageVelocity:
 
 
 @torch.no_grad()
-def generate(net: SkipVelocityNet, obs: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    eps = torch.randn(len(obs), n, net.mlp[-1].out_features, generator=generator)
-    one = torch.ones(len(obs), n, 1)
-    return (eps - net(eps, 0 * one, one, obs[:, None].expand(-1, n, -1))).clamp(-1, 1)
+def generate(net: SkipVelocityNet, obs: Tensor, shape: tuple[int, int], generator) -> Tensor:
+    """``shape = (n, d)``: n one-step actions of d coordinates for each state."""
+    eps = torch.randn(len(obs), *shape, generator=generator)
+    one = torch.ones(len(obs), shape[0], 1)
+    return (eps - net(eps, 0 * one, one, obs[:, None].expand(-1, shape[0], -1))).clamp(-1, 1)
 
 
 def identity(target: KnownQ, net, average, generator: torch.Generator) -> Tensor:
     obs = target.states(128, generator)
     r, t = sample_times(len(obs), generator, t_min=0.02, t_max=0.999)
-    a0 = generate(net, obs, 1, generator)[:, 0]
+    a0 = generate(net, obs, (1, target.act_dim), generator)[:, 0]
     a = PATH.noise(a0, torch.randn(a0.shape, generator=generator), t)
-    own = generate(net, obs, 8, generator)
+    own = generate(net, obs, (8, target.act_dim), generator)
     m = shared_posterior_mean_estimate(
         lambda z: target.min(obs[:, None], z), a, t, PATH, target.alpha, 8, generator, own
     ).m
@@ -55,7 +56,7 @@ def identity(target: KnownQ, net, average, generator: torch.Generator) -> Tensor
 
 def lines(target: KnownQ, net, average, generator: torch.Generator) -> Tensor:
     obs = target.states(32, generator)
-    own = generate(average, obs, 16, generator)
+    own = generate(average, obs, (16, target.act_dim), generator)
     with torch.no_grad():
         instant = instant_rows(
             lambda z: target.min(obs[:, None], z), target.alpha, own, 4, 4, generator
@@ -91,11 +92,11 @@ def train(
         error.backward()
         optimizer.step()
         polyak_(average, net, tau)
-    return judge(target, lambda obs, n: generate(average, obs, n, generator))
+    return judge(target, lambda obs, n: generate(average, obs, (n, target.act_dim), generator))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--target", nargs="+", choices=KNOWN, default=list(KNOWN))
     parser.add_argument("--update", nargs="+", choices=UPDATES, default=list(UPDATES))
     parser.add_argument("--updates", type=int, default=2000)

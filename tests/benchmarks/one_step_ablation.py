@@ -70,7 +70,7 @@ def identity_rows(target: Target, live: Live, of_live: bool):
     def rows(u, eps, steps, pairs, generator) -> Rows:
         a, _, t, v = noised_rows(target, live, u, eps, pairs, generator)
         r = random_intervals(t, len(eps), generator)
-        return Rows(a, r, t, meanflow_target(live.net if of_live else u, a, r, t, v))
+        return Rows(a, r, t, meanflow_target((of_live and live.net) or u, a, r, t, v))
 
     return rows
 
@@ -201,7 +201,7 @@ def line(name: str, what: str, change: Change, updates: int, seeds: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--updates", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=["four bumps", "ring"])

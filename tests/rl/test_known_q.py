@@ -5,7 +5,6 @@ import torch
 from tests.rl.known_q import KNOWN, judge
 
 
-
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
