@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.rl.known_q import KNOWN, judge
 
 
