@@ -6,7 +6,7 @@ One network ``u(a, r, t)`` learns from two kinds of rows, both by plain squared 
 * over an interval (r < t): ``u = (a_t - a_r) / (t - r)``, from two points of a flow line that a
   slow copy of the network follows from noise with its own ``u(a, t, t)`` (flow.intervals).
 
-The temperature falls to alpha during the first half of training: warm densities are broad, and a
+The temperature falls to alpha during the first quarter of training: warm densities are broad, and a
 mode that has been found once is not lost.
 """
 
@@ -25,21 +25,22 @@ from som_lite.flow.nets import SkipVelocityNet
 from som_lite.flow.paths import Linear
 from som_lite.flow.scores import (
     Energy,
+    blurred,
     effective_sample_size,
     kernel_log_density,
     pool_mean,
     proposal_pool,
 )
 
-WIDTHS = (0.05, 0.15)  # blurs of the model's samples
+WIDTHS = (0.05, 0.15, 0.3)  # blurs of the model's samples: narrow modes, few and many dimensions
 
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What a fitted sampler's own proposals say about it, from fresh noise.
 
-    ``missed`` is the share of the target's mass, as uniform points of the box see it, that lies
-    where the model has less than a tenth of the target's density.
+    ``missed`` is the share of the target's mass, as uniform points of the box see it, that lies far
+    from all of the model's samples.
     """
 
     t: tuple[float, ...]  # noise levels
@@ -55,7 +56,7 @@ class Diagnosis:
             worst = self.t[self.ess.index(min(self.ess))]
             found.append(f"at t = {worst} only {min(self.ess):.1f} proposals count (4 wanted)")
         if self.missed > 0.1:
-            found.append(f"{self.missed:.0%} of the target's mass lies where it hardly samples")
+            found.append(f"{self.missed:.0%} of the target's mass lies where it does not sample")
         return "; ".join(found)
 
 
@@ -142,20 +143,19 @@ def diagnose(
 def missed_mass(
     q: Energy, alpha: float, own: Float[Tensor, "n d"], generator: torch.Generator
 ) -> float:
-    """The share of the mass of ``exp(q / alpha)`` where the blurred samples ``own`` hardly lie.
+    """The share of the mass of ``exp(q / alpha)`` far from all samples ``own``, by importance.
 
-    Both densities are weighed at uniform points of the box and at the blurred samples themselves.
+    Far: half as far again from the nearest sample as 99 of 100 samples are from each other. Asked
+    of 20 n uniform points of the box; the samples, blurred, stand for the rest of the mass.
     """
     n, d = own.shape
     uniform = 2 * torch.rand(20 * n, d, generator=generator) - 1
-    z = torch.cat([uniform, own])
+    z = torch.cat([uniform, blurred(own[None], WIDTHS, generator)[0]])
     log_own = kernel_log_density(z[None], own[None], WIDTHS)[0]
-    log_mixture = torch.logaddexp(
-        torch.tensor(20.0 * n).log() - d * math.log(2), log_own + math.log(n)
-    )
-    log_weight = q(z) / alpha - log_mixture
-    log_target = q(z) / alpha - log_weight.logsumexp(0)  # normalised
-    return float(log_weight.softmax(0)[log_target > log_own + math.log(10)].sum())
+    log_uniform = own.new_tensor(20.0 * n).log() - d * math.log(2)
+    w = (q(z) / alpha - torch.logaddexp(log_uniform, log_own + math.log(n))).softmax(0)
+    apart = torch.cdist(own, own).fill_diagonal_(torch.inf).amin(1).quantile(0.99)
+    return float(w[: len(uniform)][torch.cdist(uniform, own).amin(1) > 1.5 * apart].sum())
 
 
 def fit_one_step_sampler(
@@ -171,7 +171,7 @@ def fit_one_step_sampler(
     steps: int = 8,
     pairs: int = 4,
     interval_weight: float = 2.0,
-    warm: float = 0.5,
+    warm: float = 0.25,
     learning_rate: float = 5e-3,
     memory: float = 0.99,
     hidden: tuple[int, ...] = (128, 128, 128),

@@ -170,6 +170,13 @@ def pool_mean(pool: Pool) -> Float[Tensor, "S M d"]:
     return pool.w @ pool.z
 
 
+def blurred(
+    own: Float[Tensor, "S C d"], widths: tuple[float, ...], generator: torch.Generator
+) -> Float[Tensor, "S C d"]:
+    """One draw around every sample, whose density is `kernel_log_density`."""
+    return _blur(own.clamp(-1, 1), _in_turn(widths, own), generator)
+
+
 def kernel_log_density(
     z: Float[Tensor, "S P d"], own: Float[Tensor, "S C d"], widths: tuple[float, ...]
 ) -> Float[Tensor, "S P"]:
@@ -266,7 +273,8 @@ def _blur(centres: Tensor, widths: Tensor | float, generator: torch.Generator) -
 def _log_kernel_density(z: Tensor, centres: Tensor, widths: Tensor | float) -> Tensor:
     """Log density at z (B, N, d) of the mixture of the cut normals around the centres (B, C, d).
 
-    widths is (C, 1) or one number. Exponents end at -80: below, float32 is slow, and box proposals outweigh it.
+    widths is (C, 1) or one number. Exponents end at -80: below, float32 is slow, and box proposals
+    outweigh what is left.
     """
     widths = centres.new_ones(centres.shape[-2], 1) * widths
     low, high = (torch.special.ndtr((edge - centres) / widths) for edge in (-1, 1))

@@ -169,10 +169,10 @@ def test_temperature_falls_geometrically_and_never_below_its_end():
 
 def test_missed_mass_is_that_of_the_modes_without_samples(generator):
     exact = BoxBoltzmann(four_bumps(), 0.1)
-    own = exact.sample(2000, generator)
+    own = exact.sample(1000, generator)
     assert missed_mass(four_bumps(), 0.1, own, generator) < 0.02
     half = own[own[:, 0] > 0]
-    # two of four equal modes: .5, seen by about 400 of the uniform points; sd .03
+    # two of four equal modes: .5, seen by about 200 of the uniform points; sd .04
     assert missed_mass(four_bumps(), 0.1, half, generator) == pytest.approx(0.5, abs=0.1)
 
 
@@ -208,10 +208,11 @@ def test_one_and_two_steps_sample_the_boltzmann_law():
 def test_a_seed_fixes_the_sampler_and_the_global_generator_is_left_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two, other = (
-        fit_one_step_sampler(slope, 1, 0.1, seed, updates=3, hidden=(8,)).sample(5)
-        for seed in (0, 0, 1)
-    )
+    with pytest.warns(UserWarning, match="not to be trusted: .* mass"):  # after three updates
+        one, two, other = (
+            fit_one_step_sampler(slope, 1, 0.1, seed, updates=3, hidden=(8,)).sample(5)
+            for seed in (0, 0, 1)
+        )
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
