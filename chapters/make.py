@@ -6,6 +6,7 @@
 
 A chapter whose text and outputs did not change is written to the same bytes. Cells with the
 tag `timing` show milliseconds, which always change: they keep their outputs while the words agree.
+Cells with the tag `hide-input` only draw: their code is folded until a reader opens it.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+FOLDED = "hide-input"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -60,13 +62,19 @@ def cell_ids(cells):
     return ids
 
 
+def metadata(tags):
+    """The tags of a cell, and what JupyterLab reads to open a folded one collapsed."""
+    kept = {"tags": tags} if tags else {}
+    return kept | ({"jupyter": {"source_hidden": True}} if FOLDED in tags else {})
+
+
 def normalise(notebook):
     """What a reader sees and nothing else, as text that depends on nothing else."""
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell, new in zip(notebook.cells, cell_ids(notebook.cells), strict=True):
         cell.id = new
-        cell.metadata = {"tags": cell.metadata.tags} if cell.metadata.get("tags") else {}
+        cell.metadata = metadata(cell.metadata.get("tags", []))
         for output in cell.get("outputs", []):
             # A saved widget would be a slider that moves nothing; its other layers remain.
             output.get("data", {}).pop(WIDGET_VIEW, None)

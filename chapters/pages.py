@@ -5,6 +5,7 @@
 
 Nothing is executed. A page shows what its notebook stores: the explorers' HTML layers move,
 formulas are MathML, links between chapters lead to pages, and the contents stand beside the text.
+Code that only draws (tag `hide-input`) is folded into a `<details>`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
+from chapters.make import FOLDED
 from chapters.mathml import in_lines, mathml
 
 HERE = Path(__file__).resolve().parent
@@ -51,11 +53,23 @@ def prose(source: str) -> str:
     return MarkdownWithMath(renderer=renderer).render(source)
 
 
+# The code of a cell, folded where it only draws.
+CELLS = """
+{%- extends 'index.html.j2' -%}
+{% block input_group %}
+{%- if FOLDED in cell.metadata.get('tags', []) -%}
+<details class="folded"><summary>Code of what follows</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{% endblock input_group %}
+""".replace("FOLDED", repr(FOLDED))
+
+
 class Body(HTMLExporter):
     """The cells of a notebook without a page around them."""
 
     template_name = "basic"
     embed_images = True
+    raw_template = CELLS
 
     @pass_context
     def markdown2html(self, context, source):

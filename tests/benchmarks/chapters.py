@@ -1,4 +1,6 @@
-"""The chapters in numbers: cells, share of compared outputs, checks, size, and on demand the time.
+"""The chapters in numbers: words, cells, compared outputs, checks, size, and on demand the time.
+
+Words are those of the prose: without code, hints, solutions and displayed formulas.
 
     python -m tests.benchmarks.chapters [--run] [02 06 ...]
 
@@ -13,7 +15,7 @@ import time
 from nbclient.exceptions import CellExecutionError
 
 from chapters.make import execute
-from tests.book.book import CHAPTERS, code_cells, read, uncompared_cells
+from tests.book.book import CHAPTERS, code_cells, read, uncompared_cells, words
 
 
 def printed(cell):
@@ -42,8 +44,8 @@ def main():
     parser.add_argument("numbers", nargs="*", help="chapters, such as 02 06 (default: all)")
     parser.add_argument("--run", action="store_true", help="execute each chapter and time it")
     options = parser.parse_args()
-    row = "{:<26}{:>6}{:>10}{:>10}{:>8}{:>6}   {}".format
-    print(row("chapter", "cells", "compared", "printing", "checks", "kB", "CPU s (wall)"))
+    row = "{:<26}{:>6}{:>6}{:>10}{:>10}{:>8}{:>6}   {}".format
+    print(row("chapter", "words", "cells", "compared", "printing", "checks", "kB", "CPU s (wall)"))
     for path in CHAPTERS:
         if options.numbers and path.stem[:2] not in options.numbers:
             continue
@@ -54,7 +56,8 @@ def main():
         checks, kilobytes = "".join(texts).count("✓"), path.stat().st_size // 1024
         took = seconds(notebook) if options.run else "--run"
         printing = sum(map(bool, texts))
-        print(row(path.stem, len(cells), f"{compared:.0%}", printing, checks, kilobytes, took))
+        counts = f"{compared:.0%}", printing, checks, kilobytes
+        print(row(path.stem, words(notebook), len(cells), *counts, took))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDED_HELP = re.compile(r"<details>\s*<summary>(Hint|Solution)</summary>.*?</details>", re.DOTALL)
 CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
 
 
@@ -32,6 +33,18 @@ def markdown(notebook):
     """All prose as one string, code blocks left out."""
     prose = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     return re.sub(r"```.*?```", "", prose, flags=re.DOTALL)
+
+
+def words(notebook):
+    """How many words of prose: markdown without code blocks, hints, solutions and markup.
+
+    A formula in the line counts as one word, a displayed one as none.
+    """
+    prose = FOLDED_HELP.sub("", markdown(notebook))
+    prose = re.sub(r"\$\$.+?\$\$", "", prose, flags=re.DOTALL)
+    prose = re.sub(r"\$[^$]+\$", "formula", prose)
+    prose = re.sub(r"\]\([^)]*\)|<[^>]+>", " ", prose)  # addresses, tags
+    return len([word for word in prose.split() if re.search(r"\w", word)])
 
 
 def section(notebook, heading):

@@ -197,7 +197,7 @@ def test_form(path):
     for at, cell in enumerate(notebook.cells):
         if "exercise" in tags(cell) and cell.id not in inside:
             form_of_one(notebook.cells[at - 1 : at + 3])
-    titles = [TITLE.search(cell.source) for cell in notebook.cells if TITLE.match(cell.source)]
+    titles = [title for cell in notebook.cells if (title := TITLE.match(cell.source))]
     assert len(titles) == len(exercises(notebook)), "each exercise under its own ### title"
     for place, title in enumerate(titles, 1):
         assert title[1] in (None, str(place)), f"number {place} in the chapter: {title[0]}"

@@ -6,10 +6,11 @@ import xml.etree.ElementTree as ET
 from urllib.parse import unquote
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from chapters.mathml import in_lines, mathml
-from chapters.pages import Chapter, build, prose
-from tests.book.book import CHAPTERS, markdown, read
+from chapters.pages import Body, Chapter, build, prose
+from tests.book.book import CHAPTERS, markdown, read, tags
 
 MB = 1e6
 TAGS_THAT_FETCH = {"link", "script", "img", "iframe", "source", "video", "audio", "embed", "object"}
@@ -104,6 +105,23 @@ def test_stored_pictures_and_explorers_are_on_the_page(path, pages):
             pictures = re.findall(r'src="(data:[^"]+)"', stored)
             scripts = re.findall(r"<script>.*?</script>", stored, re.DOTALL)
             assert all(part in page.text for part in pictures + scripts)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_code_that_only_draws_is_folded(path, pages):
+    folded = [cell for cell in read(path).cells if "hide-input" in tags(cell)]
+    assert pages[f"{path.stem}.html"].text.count('<details class="folded">') == len(folded)
+
+
+def test_a_folded_cell_shows_its_output_and_hides_its_code():
+    output = new_output("stream", text="the picture")
+    cells = [
+        new_code_cell("draw()", outputs=[output], metadata={"tags": ["hide-input"]}),
+        new_code_cell("compute()"),
+    ]
+    body = Body().from_notebook_node(new_notebook(cells=cells))[0]
+    inside, outside = body.split("</details>")
+    assert "draw" in inside and "the picture" in outside and "compute" in outside
 
 
 def test_headings_are_in_the_contents():

@@ -1,7 +1,8 @@
 """What a chapter writes out is what som_lite holds: the same syntax tree.
 
 A name that a chapter defines and som_lite has too must mean the same thing in both. Docstrings and
-the annotations of arguments may differ: a chapter has prose for them. Stubs of exercises are free.
+the annotations of arguments may differ: a chapter has prose for them. Stubs of exercises are free;
+the solution of one is held to the package's code if it has the name of something there.
 """
 
 import ast
@@ -9,6 +10,7 @@ import ast
 import pytest
 
 from tests.book.book import CHAPTERS, ROOT, code_cells, read, tags
+from tests.book.test_exercises import exercises
 
 DEFINITION = ast.FunctionDef | ast.ClassDef
 
@@ -46,9 +48,15 @@ def shown():
     for path in CHAPTERS:
         for cell in code_cells(read(path)):
             if "exercise" not in tags(cell):
-                for name, tree in definitions(cell.source).items():
-                    if name in PACKAGE:
-                        yield pytest.param(name, tree, id=f"{path.stem}::{name}")
+                yield from known(path, cell.source)
+        for _, solution in exercises(read(path)):
+            yield from known(path, solution)
+
+
+def known(path, source):
+    for name, tree in definitions(source).items():
+        if name in PACKAGE:
+            yield pytest.param(name, tree, id=f"{path.stem}::{name}")
 
 
 @pytest.mark.parametrize(("name", "tree"), list(shown()))

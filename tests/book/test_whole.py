@@ -1,11 +1,13 @@
 """The book as a whole: each text has its notebook, and the pages outside the chapters hold."""
 
+import copy
 import re
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from chapters.make import keep_timings
+from chapters.make import cells, keep_timings, normalise
 from tests.book.book import CHAPTERS, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -30,6 +32,15 @@ def test_links_and_pictures(page):
         assert words.strip(), f"no {'alt text' if picture else 'words'}: {target}"
         if not re.match(r"[a-z]+:|#", target):
             assert (ROOT / target.split("#")[0]).exists(), f"no such file: {target}"
+
+
+def test_a_folded_cell_opens_collapsed_and_has_the_cells_of_its_text():
+    text = new_notebook(cells=[new_code_cell("draw()", metadata={"tags": ["hide-input"]})])
+    stored = nbformat.reads(normalise(copy.deepcopy(text)), 4)
+    assert stored.cells[0].metadata.jupyter == {"source_hidden": True}
+    assert cells(stored) == cells(text)
+    again = nbformat.reads(normalise(copy.deepcopy(stored)), 4)
+    assert again == stored
 
 
 def timed(source, words, milliseconds, tags=("timing",)):
