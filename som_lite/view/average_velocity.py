@@ -159,8 +159,9 @@ def _steps_panel(ax: Axes, velocity, average, noise: Points):
     once = noise - average(noise, 0 * ones, ones)
     euler = {n: solve(velocity, noise, steps=n, step=euler_step) for n in EULER}
     plots.particles(ax, noise, "noise", size=2.5, alpha=0.6)
-    plots.particles(ax, once, "one-step", size=4)
-    many = plots.particles(ax, euler[1], "flow", size=5)
+    many = plots.particles(ax, euler[1], "flow", size=6, alpha=0.6)
+    one = plots.particles(ax, once, "one-step", size=3.5, alpha=1.0)
+    one.set_zorder(many.get_zorder() + 1)  # on top, and smaller: neither hides the other
     plots.key(
         ax,
         {
@@ -174,7 +175,7 @@ def _steps_panel(ax: Axes, velocity, average, noise: Points):
         many.set_data(*euler[n].T)
         ax.title.set_text(f"{n} Euler step{'s' * (n > 1)}: off by {_distance(euler[n], exact):.2f}")
 
-    return [many, ax.title], place
+    return [many, one, ax.title], place
 
 
 def _distance(x: Points, y: Points) -> float:

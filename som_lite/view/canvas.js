@@ -423,9 +423,9 @@ function flowCanvas(figure, data) {
         points.length).toFixed(2);
     pen.clear();
     pen.ticks(TICKS);
-    if (interval) pen.marks(once, "diamond", 3, colours.average, 0.8);
-    else ends.forEach((end) => pen.cross(end, 2, colours.reference));
-    pen.marks(landed, "triangle", 3, colours.flow, 0.9);
+    if (!interval) ends.forEach((end) => pen.cross(end, 2, colours.reference));
+    pen.marks(landed, "triangle", interval ? 4 : 3, colours.flow, interval ? 0.6 : 0.9);
+    if (interval) pen.marks(once, "diamond", 2.5, colours.average, 1); // smaller, on top
     right.words.textContent =
       `${count} Euler step${count > 1 ? "s" : ""} ` +
       `from t = ${from.toFixed(2)}: off by ${off(landed)}` +

@@ -30,7 +30,8 @@ class Explorer:
     ordered      two control names (a, b): a <= b is kept, the one that moves pushes the other
     play         add a play button to the first control
     page         writes the HTML layer from still (PNG in base64), name and alt; by default it is a
-                 flip-book over the first control
+                 flip-book over the first control. A page of its own answers the reader by itself,
+                 so it is shown beside a kernel too: one picture, and the widget is only in `box`
 
     Only `moving` artists may change, and neither limits nor layout do: the rest is drawn once. The
     object displays as four layers: widget, HTML that needs no kernel, PNG, description.
@@ -183,8 +184,9 @@ class Explorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         page, still = self._without_kernel
+        widget = {} if self.page else self.box._repr_mimebundle_() or {}
         return {
-            **(self.box._repr_mimebundle_() or {}),
+            **widget,
             "text/html": page,
             "image/png": still,
             "text/plain": f"Explorer: {self.description}",

@@ -31,7 +31,7 @@ WATCH = """image => {
 
 def notebook(path: Path, count: int) -> None:
     code = ["from tests.benchmarks.explorer_latency import explorers\n\nshown = explorers()"]
-    code += [f"shown[{k}]" for k in range(count)]
+    code += [f"shown[{k}].box" for k in range(count)]
     cells = [nbformat.v4.new_code_cell(source) for source in code]
     made = nbformat.v4.new_notebook(cells=cells)
     made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}

@@ -81,6 +81,17 @@ def test_every_slider_of_every_explorer_answers_the_keyboard(
     for kind, name in page.evaluate(OUTPUTS):
         assert kind != "error" and name != "stderr"
     assert_play_runs(page, shown.first)
+    assert_canvas_is_live(page)
+
+
+def assert_canvas_is_live(page):
+    """Shown whole, the field of chapter 01 is its canvas, with a kernel as without."""
+    canvas = page.locator("figure canvas[tabindex]")
+    canvas.wait_for()
+    words = page.locator("figure [aria-live]").inner_text
+    before = words()
+    canvas.press("ArrowDown")
+    assert words() != before
 
 
 def assert_play_runs(page, explorer):

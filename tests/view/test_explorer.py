@@ -114,6 +114,7 @@ def test_another_page_takes_the_place_of_the_flip_book(make_explorer):
     explorer.set(x=-2.0)
     shown = explorer.image.value
     bundle = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" not in bundle  # one picture, not two
     name, alt, still = bundle["text/html"][3:-4].split("|")
     assert (name, alt, still) == ("A point", 'A "point" <on> a line', bundle["image/png"])
     explorer.set(x=0.5)  # the start, which the still shows wherever the reader is
