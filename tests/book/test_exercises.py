@@ -39,8 +39,6 @@ ANSWERS = ROOT / "tests" / "book" / "answers"
 # The chapters whose checks have not met wrong answers yet. Shorten this list.
 UNTRIED = {
     "00_start_here",
-    "01_flow_matching",
-    "02_meanflow",
     "03_boltzmann_policies",
     "04_score_without_samples",
     "05_probability_flow_ode",

@@ -3,6 +3,7 @@
 import nbformat
 import pytest
 
+from chapters.make import FOLDED
 from tests.book.book import CHAPTERS
 from tests.browser.serving import READY, RUN_ALL
 
@@ -36,6 +37,20 @@ def test_untrusted_chapter_shows_the_still_with_words(page, problems, lab, folde
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     assert page.locator(".jp-OutputArea-output canvas").count() == 0
     assert page.locator(".jp-OutputArea-output script").count() == 0
+
+
+def test_code_that_only_draws_opens_collapsed(page, problems, lab, folder):
+    stored = nbformat.read(folder / "01_flow_matching.ipynb", as_version=4)
+    folded = [cell for cell in stored.cells if FOLDED in cell.metadata.get("tags", [])]
+    open_notebook(page, lab, "01_flow_matching.ipynb")
+    placeholders = page.locator(".jp-CodeCell .jp-InputPlaceholder")
+    placeholders.nth(len(folded) - 1).wait_for()
+    assert placeholders.count() == len(folded) > 0
+    placeholders.first.click()  # as a reader does who wants to see how it is drawn
+    page.wait_for_function(
+        "n => document.querySelectorAll('.jp-CodeCell .jp-InputPlaceholder').length === n",
+        arg=len(folded) - 1,
+    )
 
 
 def test_trusted_notebook_moves_before_anything_runs(page, problems, lab, stored):
