@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Polygon
 
 from som_lite.rl.multigoal import GOALS, ISLAND, REACH, SLOPE
-from som_lite.view.style import COLOURS
+from som_lite.view.style import COLOURS, SHADE
 
-WATER, LAND = "#d3e6f2", "#ffffff"
+LAND = "#ffffff"
 
 
 def draw_map(ax: Axes, labels: Sequence[str] = ()) -> None:
     """Water and land as far as the window of `ax` reaches, and the goals with a label in each."""
-    ax.set_facecolor(WATER)
+    ax.set_facecolor(SHADE)
     far = 2 * max(np.abs([*ax.get_xlim(), *ax.get_ylim()]))
     for goal in GOALS:
         across = SLOPE * np.array([-goal[1], goal[0]])
