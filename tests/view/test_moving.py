@@ -9,8 +9,6 @@ from som_lite.view.moving import Movement, animated, keyframes
 STOPS = np.array(
     [[[0.0, 0.0], [1.0, 0.5]], [[0.5, -1.0], [1.0, 1.0]], [[-1.0, 0.25], [0.0, -0.75]]]
 )
-    [[[0.0, 0.0], [1.0, 0.5]], [[0.5, -1.0], [1.0, 1.0]], [[-1.0, 0.25], [0.0, -0.75]]]
-)
 
 
 @pytest.fixture
