@@ -13,7 +13,7 @@ LAND = "#ffffff"
 
 
 def draw_map(ax: Axes, labels: Sequence[str] = ()) -> None:
-    """Water and land as far as the window of `ax` reaches, and the goals with a label in each."""
+    """Water and land as far as the window of `ax` reaches, and the goals with a label beside each."""
     ax.set_facecolor(SHADE)
     far = 2 * max(np.abs([*ax.get_xlim(), *ax.get_ylim()]))
     for goal in GOALS:
@@ -26,4 +26,5 @@ def draw_map(ax: Axes, labels: Sequence[str] = ()) -> None:
     ax.set_yticks([-1, 0, 1])
     look = {"ha": "center", "va": "center", "fontsize": 11, "weight": "bold", "zorder": 5}
     for goal, label in zip(GOALS, labels, strict=False):
-        ax.text(1.36 * goal[0], 1.36 * goal[1], label, **look)
+        x, y = goal + 0.42 * np.abs(goal[::-1])
+        ax.text(x, y, label, **look)
