@@ -195,7 +195,7 @@ show(
 # %% [markdown]
 # **What you should see.** Read it like a comic. (1) A *critic* $Q$ grades actions, here with two equally good ones. (2)
 # Grades become a density: better actions are more likely, and a *temperature* $\alpha$ says by how much. (3) Noise smooths
-# the density, and its *score* points uphill. (The humps have moved inward, because noising also shrinks by $1-t$; formula 1
+# the density, and its *score* points uphill. (The humps have moved inward, because noising also shrinks by $1-t$, here at time $t=0.35$; formula 1
 # below.) (4) The score gives a *velocity*, and points that follow it flow from noise to good actions along curved lines. (5) The
 # straight line between two points of such a curve, a chord, has the *average velocity* as its slope. (6) A network that
 # knows the longest chord needs one call.
@@ -265,14 +265,13 @@ show(
 # Why care? A robot must decide many times a second, and training calls the policy millions of times. Sixty calls against
 # one is a large difference.
 #
-# **Stop and think.** Two points of a flow never meet at the same time. (If they did, they would have the same velocity
-# from then on, and the same past.) Yet the straight lines on the right cross. May they?
+# **Stop and think.** Two points of a flow never meet at the same time: from there on they would have the same velocity, and
+# before it the same past. Yet many of the curves on the left cross. How can that be?
 #
 # <details><summary>Answer</summary>
 #
-# They may. A straight line here is a bookkeeping of where a point starts and where it ends; no point travels along it at
-# a common clock. Only the ends count, and the ends differ. On the left, too, lines may cross on paper, where two points
-# pass the same place at different times.
+# They cross on paper, at different times: one point passes the place earlier than the other, and the velocity there has
+# changed meanwhile. The picture leaves out the time axis. Panel 4 of the map shows it, and there no two lines cross.
 #
 # </details>
 

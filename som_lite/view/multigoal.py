@@ -13,7 +13,7 @@ LAND = "#ffffff"
 
 
 def draw_map(ax: Axes, labels: Sequence[str] = ()) -> None:
-    """Water and land as far as the window of `ax` reaches, and the goals with a label beside each."""
+    """Water and land as far as the window of `ax` reaches, and the goals, each with a label."""
     ax.set_facecolor(SHADE)
     far = 2 * max(np.abs([*ax.get_xlim(), *ax.get_ylim()]))
     for goal in GOALS:
