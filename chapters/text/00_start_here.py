@@ -266,7 +266,7 @@ show(
 # one is a large difference.
 #
 # **Stop and think.** Two points of a flow never meet at the same time: from there on they would have the same velocity, and
-# before it the same past. Yet many of the curves on the left cross. How can that be?
+# before it the same past. Yet some of the curves on the left cross. How can that be?
 #
 # <details><summary>Answer</summary>
 #
@@ -581,12 +581,12 @@ show(
     fig,
     "The first hops of three policies on the map, with the share that still leads to each goal. Left: a Gaussian stretched "
     "along one axis sends half of its hops up and half down, none left or right. Middle: a round Gaussian covers the centre; "
-    "six per cent of its hops are on each arm, the others in the water. Right: SOM's hops lie in four patches on the four arms.",
+    "about six per cent of its hops are on each arm, most others in the water. Right: SOM's hops lie in four patches on the four arms.",
 )
 
 # %% [markdown]
 # **What you should see.** Stretched along an axis, a Gaussian holds two opposite goals. A round one holds all four, but loses
-# three of four episodes. Nothing in between does better: no Gaussian of the 3000 gave a *third* goal a tenth of its
+# three of four episodes. We found nothing better in between: no Gaussian of the 3000 gave a *third* goal a tenth of its
 # hops. A finer search (`python -m tests.benchmarks.tanh_gaussian`) improves the shares step by step and ends at 50 % for the
 # second goal, 8 % for the third and 6 % for the fourth. A search is not a proof. But it says with numbers what "one hump"
 # means here: two goals, or mostly water.
