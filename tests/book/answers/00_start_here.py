@@ -1,5 +1,6 @@
 """Answers to the exercises of chapter 00: wrong ones, which its checks reject, and right ones."""
 
+
 # %% 1 | wrong | forgets to divide by 1 - t
 def clean_sample(a_t, eps, t):
     return a_t - t * eps
