@@ -8,6 +8,7 @@ formulas are MathML, links between chapters lead to pages, and the contents stan
 """
 
 import argparse
+import base64
 import html
 import re
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ class Prose(IPythonRenderer):
 
     def link(self, text, url, title=None):
         return super().link(text, re.sub(r"^([\w-]+)\.ipynb(?=#|$)", r"\1.html", url), title)
+
+    def image(self, text, url, title=None):
+        """A page stands alone: figures of the repository become a part of it."""
+        file = HERE / url
+        if file.suffix != ".svg" or not file.is_file():
+            return super().image(text, url, title)
+        data = base64.b64encode(file.read_bytes()).decode()
+        return f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(text)}">'
 
 
 def prose(source: str) -> str:

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 00 · Start here: one call from noise to action
 #
-# ![Two panels that move. Left: grey-green points of a noise cloud slide into a dashed box and gather at the middles of its four sides. Right: 200 points hop from the centre of a cross of land in blue water to four goals; those that fall into the water are red.](../figures/one_call.svg)
+# ![Two panels that move. Left: green points of a noise cloud slide into a dashed box and gather at the middles of its four sides. Right: 200 points hop from the centre of a cross of land in blue water to four goals; those that fall into the water are red.](../figures/one_call.svg)
 #
 # *Left: one call of a trained network turns each point of noise into an action. Right: the actions are hops over water to
 # four goals. (It plays three times; load the page again to see it again.)*
