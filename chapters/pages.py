@@ -9,6 +9,7 @@ Code that only draws (tag `hide-input`) is folded into a `<details>`.
 """
 
 import argparse
+import base64
 import html
 import re
 from dataclasses import dataclass
@@ -46,6 +47,14 @@ class Prose(IPythonRenderer):
 
     def link(self, text, url, title=None):
         return super().link(text, re.sub(r"^([\w-]+)\.ipynb(?=#|$)", r"\1.html", url), title)
+
+    def image(self, text, url, title=None):
+        """A page stands alone: figures of the repository become a part of it."""
+        file = HERE / url
+        if file.suffix != ".svg" or not file.is_file():
+            return super().image(text, url, title)
+        data = base64.b64encode(file.read_bytes()).decode()
+        return f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(text)}">'
 
 
 def prose(source: str) -> str:

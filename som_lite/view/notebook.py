@@ -55,6 +55,23 @@ def check(name: str, value, *, below=None, above=None) -> None:
     display({"text/html": shown, "text/plain": f"✓ {claim}"}, raw=True)
 
 
+def measured(what: str, text: str) -> None:
+    """Display numbers of which another machine may find slightly different ones.
+
+    The reader sees `text`, in columns as it is; the tests compare `what`, which says what it is.
+    """
+    if not what.strip():
+        raise ValueError("what must say in words what the numbers are, got an empty text")
+    display({"text/html": f"<pre>{html.escape(text)}</pre>", "text/plain": what}, raw=True)
+
+
+def fold(summary: str, text: str) -> None:
+    """Display `text` folded under `summary`: for what few readers want to see."""
+    head, body = html.escape(summary), html.escape(text)
+    folded = f"<details><summary>{head}</summary><pre>{body}</pre></details>"
+    display({"text/html": folded, "text/plain": f"{summary}: {text}"}, raw=True)
+
+
 def listing(function: Callable, notes: Mapping[str, str]) -> None:
     """Display the source of `function` as installed, with numbered notes under it.
 

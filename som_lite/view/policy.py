@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from som_lite.view import plots
 from som_lite.view.controls import Slider
 from som_lite.view.explorer import Explorer
-from som_lite.view.style import COLOURS, figure, plane
+from som_lite.view.style import COLOURS, SHADE, figure, plane
+
+CELLS = 120  # a side, of the shading of the box
 
 
 def policy_explorer(
@@ -27,6 +30,7 @@ def policy_explorer(
     dims: tuple[int, int] = (0, 1),
     limit=2.5,
     marks: Callable[[Tensor], Tensor] | None = None,
+    forbidden: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Explorer:
     """Noise points on the left; on the right, the way a policy sends them and the actions it makes.
 
@@ -35,18 +39,23 @@ def policy_explorer(
                  tuple of labels and coordinates makes as many sliders
     dims         the two components to show; a single component is spread out over the other axis
     marks        observation (o,) -> actions (m, d) to mark with crosses, such as the best ones
+    forbidden    (actions (m, 2), observation (o,)) -> (m,): which actions to shade
     """
     coordinates = [coordinate] if isinstance(coordinate, int) else list(coordinate)
     seen = _sliders(observation, coordinates, span, [label] if isinstance(label, str) else label)
     source = _two_of(noise, dims)
 
+    shades = _cells_of_the_box()
+
     @cache
-    def answers(*values: float) -> tuple[np.ndarray, np.ndarray]:
+    def answers(*values: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         state = observation.clone()
         state[coordinates] = torch.tensor(values, dtype=state.dtype)
         with torch.no_grad():
             actions = generate(noise, state.expand(len(noise), -1))
-        return _two_of(actions, dims), _two_of(marks(state) if marks else actions[:0], dims)
+        crossed = _two_of(marks(state) if marks else actions[:0], dims)
+        shaded = forbidden(shades.reshape(-1, 2), state) if forbidden else torch.zeros(CELLS**2)
+        return _two_of(actions, dims), crossed, plots.as_array(shaded).reshape(CELLS, CELLS)
 
     fig, (left, right) = figure(8.4, 4.6, ncols=2)
     _axes_of(plane(left, limit), "\\varepsilon", noise, dims)
@@ -56,12 +65,23 @@ def policy_explorer(
     _axes_of(plane(right, limit), "a", noise, dims)
     box = Rectangle((-1, -1), 2, 2, fill=False, linestyle="--", edgecolor=COLOURS["reference"])
     right.add_patch(box)
+    shade = right.imshow(
+        np.zeros((CELLS, CELLS)),
+        extent=(-1, 1, -1, 1),
+        origin="lower",
+        cmap=ListedColormap(["#ffffff", SHADE]),
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        zorder=0,
+    )
     place_points, moving = _points(right, "one-step", source)
     crosses = plots.particles(right, source[:0], "reference", size=10, alpha=1.0)
     crosses.set(markeredgewidth=2.0, zorder=6)
 
     def place(**values):
-        ends, best = answers(*(values[name] for name in seen))
+        ends, best, shaded = answers(*(values[name] for name in seen))
+        shade.set_data(shaded)
         place_points(source + values["progress"] * (ends - source))
         crosses.set_data(*best.T)
         state = ", ".join(f"{name} = {slider.label(values[name])}" for name, slider in seen.items())
@@ -69,14 +89,15 @@ def policy_explorer(
 
     return Explorer(
         fig,
-        moving=[*moving, crosses, right.title],
+        moving=[shade, box, *moving, crosses, right.title],
         place=place,
         controls={"progress": Slider(0.0, 1.0, 0.1, 1.0, "from noise to action"), **seen},
         name="From noise to action",
         description="Left: noise points, six of them numbered. Right: the same points on the way "
         "to the actions that a one-step policy makes of them; at progress 1 all are in the dashed "
         f"box of allowed actions. Moving {' or '.join(seen)} changes what the policy sees, and "
-        f"the actions.{' Crosses mark actions to compare with.' if marks else ''}",
+        f"the actions.{' Crosses mark actions to compare with.' if marks else ''}"
+        f"{' Shaded actions are forbidden.' if forbidden else ''}",
     )
 
 
@@ -94,6 +115,12 @@ def _sliders(
         name: Slider(low, high, (high - low) / 20, observation[k].item(), "what the policy sees")
         for name, k in zip(names, coordinates, strict=True)
     }
+
+
+def _cells_of_the_box() -> Float[Tensor, "cells cells 2"]:
+    """The centres of equal cells of [-1, 1]^2; row i has the i-th height."""
+    middle = 2 * (torch.arange(CELLS) + 0.5) / CELLS - 1
+    return torch.stack(torch.meshgrid(middle, middle, indexing="xy"), dim=-1)
 
 
 def _axes_of(ax: Axes, letter: str, x: Tensor, dims: tuple[int, int]) -> None:

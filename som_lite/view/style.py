@@ -46,6 +46,7 @@ LINES = {kind: _SECOND_CUES[colour][1] for kind, colour in COLOURS.items()}
 
 # Pale shades of the target's blue: a density to draw arrows and particles on.
 BACKDROP = LinearSegmentedColormap.from_list("backdrop", ["#eaf3f9", "#7fb4d6"])
+SHADE = "#d3e6f2"  # ground that is forbidden, under everything else
 
 
 def of_kind(table: dict[str, Any], kind: str, name: str = "kind") -> Any:

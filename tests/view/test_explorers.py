@@ -141,6 +141,21 @@ def test_policy_with_two_sliders_and_marks():
     assert any(len(x) == 20 and np.allclose(x, (noise + where).tanh(), atol=1e-6) for x in drawn)
 
 
+def test_policy_shades_the_actions_that_are_forbidden_in_the_state_it_shows():
+    noise = torch.randn(20, 2, generator=torch.Generator().manual_seed(3))
+    explorer = policy_explorer(
+        lambda eps, s: eps.tanh(),
+        noise,
+        torch.zeros(1),
+        forbidden=lambda a, s: (a[:, 0] > s[0]) & (a[:, 1] > 0),  # right of the state, upper half
+    )
+    for x, share in ((0.0, 0.5), (-0.5, 0.75), (1.0, 0.0)):
+        explorer.set(observation=x)
+        shaded = artist(explorer, "AxesImage").get_array()
+        assert shaded[-1].mean() == pytest.approx(share, abs=0.01)  # the top row; cells are 1/120
+        assert not shaded[0].any()
+
+
 def test_policy_start_outside_the_span_is_an_error():
     with pytest.raises(ValueError, match=r"span must contain observation\[0\] = 5"):
         policy_explorer(lambda eps, s: eps, torch.zeros(3, 2), torch.tensor([5.0]))

@@ -33,6 +33,23 @@ def test_show_wants_a_description(shown, plane_figure):
         notebook.show(plane_figure, "  ")
 
 
+def test_measured_numbers_are_seen_and_not_compared(shown):
+    notebook.measured("counts per goal", "SOM  50 < 51")
+    assert shown == [
+        {"text/html": "<pre>SOM  50 &lt; 51</pre>", "text/plain": "counts per goal"},
+    ]
+    with pytest.raises(ValueError, match="what"):
+        notebook.measured(" ", "1")
+
+
+def test_folded_text_is_compared(shown):
+    notebook.fold("the command", "som-lite train --env A&B")
+    (bundle,) = shown
+    assert bundle["text/plain"] == "the command: som-lite train --env A&B"
+    assert bundle["text/html"].startswith("<details><summary>the command</summary>")
+    assert "A&amp;B" in bundle["text/html"]
+
+
 def test_check_keeps_the_value_out_of_the_compared_text(shown):
     notebook.check("error of u", torch.tensor(0.0123), below=0.05)
     (bundle,) = shown
