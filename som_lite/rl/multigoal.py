@@ -1,8 +1,11 @@
-"""A point on the plane with four equally good goals: a task where a unimodal policy must choose.
+"""A point that hops over water to one of four equally good goals: a task where hedging fails.
 
-From the centre the best action has four answers, so Q has four equal peaks. A Boltzmann policy
-keeps them all; a Gaussian one settles on a single peak, or on the useless middle (after the
-multi-goal task of Haarnoja et al., 1702.08165, section 5).
+The land is a cross of four paths, one along each half axis, that widen from the centre outwards.
+Three hops lead from the centre to a goal, and there is time for three: the first one decides.
+So Q at the centre has four equal peaks with water between them, at the middles of the sides of
+the box of actions and not in its corners, where a wide tanh-Gaussian would find them. A policy
+needs four humps to reach all goals (after the multi-goal task of Haarnoja et al., 1702.08165,
+section 5, whose goals also lie on the axes).
 """
 
 from typing import Any
@@ -10,17 +13,27 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-GOALS = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtype=np.float32)
-REACH = 0.3  # a goal counts as reached within this distance
-STRIDE = 0.25  # length of the longest step
-DISTANCE_COST = 0.1  # per step and unit of distance to the nearest goal
-HORIZON = 40  # steps before the time limit truncates
+GOALS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=np.float32)
+REACH = 0.2  # a goal counts as reached within this distance
+STRIDE = 0.35  # length of the longest hop
+SLOPE = 0.25  # half the width of a path over the distance from the centre
+ISLAND = 0.05  # radius of the land at the centre, where the four paths meet
+DISTANCE_COST = 0.3  # per hop and unit of distance to the nearest goal
+HORIZON = 3  # hops before the time limit truncates
+
+
+def on_land(position: np.ndarray) -> np.ndarray:
+    """Which of the positions (..., 2) are dry."""
+    along, across = np.abs(position).max(-1), np.abs(position).min(-1)
+    on_island = np.linalg.norm(position, axis=-1) <= ISLAND
+    return np.asarray((across <= SLOPE * along) | on_island)
 
 
 class MultiGoal(gym.Env):
-    """Observation: the position, in [-2, 2]^2. Action in [-1, 1]^2: the step, at most one stride.
+    """Observation: the position, in [-2, 2]^2. Action in [-1, 1]^2: the hop, at most one stride.
 
-    Reward: 1 on reaching a goal, which terminates, less 0.1 times the distance to the nearest one.
+    Reward: 1 on reaching a goal and -1 on falling into the water, both of which terminate, less
+    0.3 times the distance to the nearest goal. Only where a hop lands counts, not what it crosses.
     Episodes start at the centre; ``info["goal"]`` is the index of the goal that was reached.
     """
 
@@ -39,18 +52,14 @@ class MultiGoal(gym.Env):
         return self.position.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        step = STRIDE * action / max(1.0, float(np.linalg.norm(action)))
-        self.position = np.clip(self.position + step, -2, 2).astype(np.float32)
+        hop = STRIDE * action / max(1.0, float(np.linalg.norm(action)))
+        self.position = np.clip(self.position + hop, -2, 2).astype(np.float32)
         distance = np.linalg.norm(GOALS - self.position, axis=1)
         reached = bool(distance.min() < REACH)
+        drowned = not reached and not on_land(self.position)
+        reward = float(reached) - float(drowned) - DISTANCE_COST * float(distance.min())
         info = {"goal": int(distance.argmin())} if reached else {}
-        return (
-            self.position.copy(),
-            float(reached) - DISTANCE_COST * float(distance.min()),
-            reached,
-            False,
-            info,
-        )
+        return self.position.copy(), reward, reached or drowned, False, info
 
 
 def register() -> None:
