@@ -1,11 +1,11 @@
 """A point that hops over water to one of four equally good goals: a task where hedging fails.
 
 The land is a cross of four paths, one along each half axis, that widen from the centre outwards.
-Three hops lead from the centre to a goal, and there is time for three: the first one decides.
-So Q at the centre has four equal peaks with water between them, at the middles of the sides of
-the box of actions and not in its corners, where a wide tanh-Gaussian would find them. A policy
-needs four humps to reach all goals (after the multi-goal task of Haarnoja et al., 1702.08165,
-section 5, whose goals also lie on the axes).
+Two hops lead from the centre to a goal, and there is time for two: the first one decides. So Q at
+the centre has four equal peaks with water between them, at the middles of the sides of the box of
+actions and not in its corners, where a wide tanh-Gaussian would find them. A policy needs four
+humps to reach all goals (after the multi-goal task of Haarnoja et al., 1702.08165, section 5,
+whose goals also lie on the axes).
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ import gymnasium as gym
 import numpy as np
 
 GOALS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]], dtype=np.float32)
-REACH = 0.2  # a goal counts as reached within this distance
-STRIDE = 0.35  # length of the longest hop
+REACH = 0.25  # a goal counts as reached within this distance
+STRIDE = 0.6  # length of the longest hop
 SLOPE = 0.25  # half the width of a path over the distance from the centre
 ISLAND = 0.05  # radius of the land at the centre, where the four paths meet
 DISTANCE_COST = 0.3  # per hop and unit of distance to the nearest goal
-HORIZON = 3  # hops before the time limit truncates
+HORIZON = 2  # hops before the time limit truncates
 
 
 def on_land(position: np.ndarray) -> np.ndarray:

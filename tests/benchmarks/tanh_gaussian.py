@@ -3,12 +3,12 @@
     python -m tests.benchmarks.tanh_gaussian [--seeds 3]
 
 The policy is a = tanh(x), x normal with any mean and any covariance, both free functions of the
-position. Only its values at the start matter here: three hops are just enough, so the point must
-land on the path of its goal with the first one, from where two full strides suffice. The share of
-first hops that do so bounds the share of episodes at that goal from above, *whatever the policy
-does later*. This leaves five numbers, two means, two spreads and a correlation, which differential
-evolution searches for the largest share of the k-th most frequent goal, k = 1 to 4. Every winner
-is then played in the environment, with the best second and third hop.
+position. Only its values at the start matter here: there is time for two hops, so the first one
+must land on the path of its goal and at most a stride from reaching it. The share of first hops
+that do so bounds the share of episodes at that goal from above, *whatever the policy does next*.
+This leaves five numbers, two means, two spreads and a correlation, which differential evolution
+searches for the largest share of the k-th most frequent goal, k = 1 to 4. Every winner is then
+played in the environment, with the best second hop.
 """
 
 import argparse

@@ -16,17 +16,17 @@ def hop_from(position, action):
 
 
 @pytest.mark.parametrize("goal", range(4))
-def test_three_full_strides_reach_each_goal_and_two_do_not(goal):
+def test_two_hops_reach_each_goal_and_one_does_not(goal):
     env = make_env("MultiGoal-v0")
     env.reset(seed=0)
-    for hop in range(1, 4):
+    for hop in (1, 2):
         position, reward, terminated, truncated, info = env.step(GOALS[goal])
         np.testing.assert_allclose(position, hop * STRIDE * GOALS[goal], atol=1e-6)
         left = abs(1 - hop * STRIDE)
         # float32 positions: rounding of 1e-7.
-        assert reward == pytest.approx((hop == 3) - DISTANCE_COST * left, abs=1e-6)
-        assert terminated == (hop == 3) and truncated == (hop == HORIZON)
-        assert info.get("goal") == (goal if hop == 3 else None)
+        assert reward == pytest.approx((hop == 2) - DISTANCE_COST * left, abs=1e-6)
+        assert terminated == (hop == 2) and truncated == (hop == HORIZON)
+        assert info.get("goal") == (goal if hop == 2 else None)
 
 
 def test_water_ends_the_episode_and_costs_one():
@@ -68,7 +68,7 @@ def test_four_humps_keep_four_goals():
 
 def test_a_tanh_gaussian_keeps_two_goals_at_most():
     # A coarse scan of what tests/benchmarks/tanh_gaussian.py searches finely: the third goal got
-    # 7.7 % there. 2 000 policies, each with 1 024 points (standard error below 1 %).
+    # 7.9 % there. 2 000 policies, each with 1 024 points (standard error below 1 %).
     eps, rng = normal_points(10, seed=0), np.random.default_rng(0)
     low, high = np.array([-1.5, -1.5, -4, -4, -2]), np.array([1.5, 1.5, 3, 3, 2])
     shares = np.array(
