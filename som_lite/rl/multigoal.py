@@ -8,6 +8,7 @@ humps to reach all goals (after the multi-goal task of Haarnoja et al., 1702.081
 whose goals also lie on the axes).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,7 @@ SLOPE = 0.25  # half the width of a path over the distance from the centre
 ISLAND = 0.05  # radius of the land at the centre, where the four paths meet
 DISTANCE_COST = 0.3  # per hop and unit of distance to the nearest goal
 HORIZON = 2  # hops before the time limit truncates
+WATER, LATE = -1, -2  # how an episode may end, beside the index of a goal
 
 
 def on_land(position: np.ndarray) -> np.ndarray:
@@ -60,6 +62,39 @@ class MultiGoal(gym.Env):
         reward = float(reached) - float(drowned) - DISTANCE_COST * float(distance.min())
         info = {"goal": int(distance.argmin())} if reached else {}
         return self.position.copy(), reward, reached or drowned, False, info
+
+
+def in_time(actions: np.ndarray) -> np.ndarray:
+    """Which goals can still be reached after these first hops (n, 2)?  (n, goals), at most one.
+
+    Where the answer is no, no policy whatever reaches that goal.
+    """
+    hops = STRIDE * actions / np.maximum(1, np.linalg.norm(actions, axis=-1))[:, None]
+    distances = np.linalg.norm(GOALS - hops[:, None], axis=-1)
+    return on_land(hops)[:, None] & (distances < REACH + (HORIZON - 1) * STRIDE)
+
+
+def play(
+    policy: Callable[[np.ndarray], np.ndarray], episodes: int = 200
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Episodes side by side: positions (hops + 1, n, 2), returns (n,) and how each one ended (n,).
+
+    `policy` makes one action per position, (n, 2) -> (n, 2). An end is a goal's index, WATER or
+    LATE.
+    """
+    envs = [MultiGoal() for _ in range(episodes)]
+    position = np.stack([env.reset()[0] for env in envs])
+    positions, returns, ends = [position.copy()], np.zeros(episodes), np.full(episodes, LATE)
+    running = np.ones(episodes, dtype=bool)
+    for _ in range(HORIZON):
+        actions = np.clip(policy(position), -1, 1)
+        for i in np.flatnonzero(running):
+            position[i], reward, over, _, info = envs[i].step(actions[i])
+            returns[i] += reward
+            if over:
+                ends[i], running[i] = info.get("goal", WATER), False
+        positions.append(position.copy())
+    return np.stack(positions), returns, ends
 
 
 def register() -> None:

@@ -19,8 +19,7 @@ from scipy.optimize import differential_evolution
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from som_lite.rl.envs import make_env
-from som_lite.rl.multigoal import GOALS, HORIZON, REACH, STRIDE, on_land
+from som_lite.rl.multigoal import GOALS, STRIDE, in_time, play
 
 BOUNDS = [(-4.0, 4.0)] * 2 + [(np.log(0.005), np.log(100.0))] * 2 + [(-6.0, 6.0)]
 
@@ -37,13 +36,6 @@ def tanh_gaussian(parameters: np.ndarray, eps: np.ndarray) -> np.ndarray:
     return np.tanh(parameters[:2] + spread * np.stack([eps[:, 0], second], axis=1))
 
 
-def in_time(actions: np.ndarray) -> np.ndarray:
-    """From where does a first hop (n, 2) leave which goal within reach? (n, goals), at most one."""
-    hops = STRIDE * actions / np.maximum(1, np.linalg.norm(actions, axis=-1))[:, None]
-    distances = np.linalg.norm(GOALS - hops[:, None], axis=-1)
-    return on_land(hops)[:, None] & (distances < REACH + (HORIZON - 1) * STRIDE)
-
-
 def best(k: int, eps: np.ndarray, seed: int) -> np.ndarray:
     """The parameters with the largest share of the k-th most frequent goal."""
 
@@ -54,20 +46,19 @@ def best(k: int, eps: np.ndarray, seed: int) -> np.ndarray:
     return search.x
 
 
-def play(first: np.ndarray) -> np.ndarray:
-    """Episodes (goals,) that reach each goal: these first actions, then full strides towards it."""
-    env, counts = make_env("MultiGoal-v0"), np.zeros(len(GOALS), dtype=int)
-    for action in first:
-        env.reset()
-        position, _, *over, info = env.step(action.astype(np.float32))
-        while not any(over):
-            to_goals = GOALS - position
-            way = to_goals[np.linalg.norm(to_goals, axis=1).argmin()]
-            way = way / max(STRIDE, float(np.linalg.norm(way)))
-            position, _, *over, info = env.step(way)
-        if "goal" in info:
-            counts[info["goal"]] += 1
-    return counts
+def episodes(first: np.ndarray) -> np.ndarray:
+    """Episodes (goals,) that reach each goal: from first actions (n, 2) and the best second hop."""
+
+    def policy(positions: np.ndarray) -> np.ndarray:
+        if not positions.any():  # all at the centre
+            return first
+        to_goals = GOALS - positions[:, None]
+        nearest = np.linalg.norm(to_goals, axis=-1).argmin(axis=1)
+        way = to_goals[np.arange(len(first)), nearest] / STRIDE
+        return way / np.maximum(1, np.linalg.norm(way, axis=-1))[:, None]
+
+    _, _, ends = play(policy, len(first))
+    return np.bincount(ends[ends >= 0], minlength=len(GOALS))
 
 
 def mixture(eps: np.ndarray) -> np.ndarray:
@@ -78,7 +69,7 @@ def mixture(eps: np.ndarray) -> np.ndarray:
 def line(name: str, draw: Callable[[np.ndarray], np.ndarray]) -> str:
     """What a policy does: its bound from 65 536 fresh points, and 2 000 episodes."""
     bound = in_time(draw(normal_points(16, seed=99))).mean(0)
-    played = play(draw(normal_points(11, seed=98)[:2000])) / 2000
+    played = episodes(draw(normal_points(11, seed=98)[:2000])) / 2000
     cells = ["/".join(f"{100 * share:.1f}" for share in shares) for shares in (bound, played)]
     return f"{name:<46} {cells[0]:<22} {cells[1]}"
 

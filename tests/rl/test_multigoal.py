@@ -4,8 +4,20 @@ import numpy as np
 import pytest
 
 from som_lite.rl.envs import make_env
-from som_lite.rl.multigoal import DISTANCE_COST, GOALS, HORIZON, ISLAND, SLOPE, STRIDE, on_land
-from tests.benchmarks.tanh_gaussian import in_time, mixture, normal_points, play, tanh_gaussian
+from som_lite.rl.multigoal import (
+    DISTANCE_COST,
+    GOALS,
+    HORIZON,
+    ISLAND,
+    LATE,
+    SLOPE,
+    STRIDE,
+    WATER,
+    in_time,
+    on_land,
+    play,
+)
+from tests.benchmarks.tanh_gaussian import episodes, mixture, normal_points, tanh_gaussian
 
 
 def hop_from(position, action):
@@ -45,6 +57,23 @@ def test_a_hop_is_a_stride_times_the_action_and_at_most_a_stride(action):
     np.testing.assert_allclose(position, expected, atol=1e-6)
 
 
+def test_played_episodes_are_those_of_the_registered_task():
+    actions = np.random.default_rng(1).uniform(-1, 1, (HORIZON, 300, 2)).astype(np.float32)
+    actions[:, :4], actions[:, 4:8] = GOALS, 0  # goals and time limits too, not water alone
+    hops = iter(actions)
+    positions, returns, ends = play(lambda _: next(hops), 300)
+    assert {WATER, LATE, 0, 1, 2, 3} == set(ends)
+    for i in range(300):
+        env, over, total, hop = make_env("MultiGoal-v0"), [False], 0.0, 0
+        env.reset(seed=0)
+        while not any(over):
+            position, reward, *over, info = env.step(actions[hop, i])
+            total, hop = total + float(reward), hop + 1
+        end = info.get("goal", WATER if over[0] else LATE)
+        assert (total, end) == (returns[i], ends[i])
+        np.testing.assert_array_equal(position, positions[-1, i])
+
+
 def test_land_is_the_paths_and_the_island():
     dry = [[0, 0], [0.5, 0], [0, -0.5], [0.5, 0.99 * SLOPE * 0.5], [-0.02, 0.02], [ISLAND / 2] * 2]
     wet = [[0.5, 0.5], [0.5, 1.01 * SLOPE * 0.5], [-0.3, 0.2], [ISLAND * 0.8] * 2]
@@ -58,11 +87,11 @@ def test_only_a_first_hop_on_the_path_of_a_goal_reaches_it():
     assert promised.sum(1).max() == 1  # never two goals: the first hop decides
     assert promised.sum(0).min() > 20
     for action, goals in zip(actions, promised, strict=True):
-        np.testing.assert_array_equal(play(action[None]), goals, err_msg=str(action))
+        np.testing.assert_array_equal(episodes(action[None]), goals, err_msg=str(action))
 
 
 def test_four_humps_keep_four_goals():
-    counts = play(mixture(normal_points(9, seed=0)[:400]))
+    counts = episodes(mixture(normal_points(9, seed=0)[:400]))
     assert counts.min() >= 99  # each of 100 tries; the humps are narrower than the paths
 
 
