@@ -1,7 +1,7 @@
 """Draw every static figure of the book: `make figures`. Unchanged figures keep their bytes.
 
-A figure is a function that returns a matplotlib figure; its docstring becomes the title inside the
-SVG file, which screen readers speak.
+A figure is a function that returns a matplotlib figure, and points that move on it if there are
+any; its docstring becomes the title inside the SVG file, which screen readers speak.
 """
 
 import re
@@ -16,8 +16,11 @@ from som_lite.flow.boltzmann import BoxBoltzmann, Bumps, three_bumps
 from som_lite.flow.densities import two_moons
 from som_lite.flow.ode import rk4_step, solve
 from som_lite.flow.paths import Linear
+from som_lite.rl.multigoal import play
 from som_lite.rl.runs import Run
 from som_lite.view import plots, style
+from som_lite.view.moving import Movement, animated
+from som_lite.view.multigoal import draw_map
 
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE.parent / "chapters" / "recorded"
@@ -130,7 +133,37 @@ def learning_curves():
     return fig
 
 
-FIGURES = {"one_step": one_step, "ladder": ladder, "learning_curves": learning_curves}
+def one_call():
+    """Noise becomes actions in one call, and actions become hops to four goals: a SOM policy."""
+    agent = Run(RECORDED / "som" / "MultiGoal-v0" / "seed0").load_agent()
+
+    def policy(positions):
+        return agent.generate(torch.from_numpy(positions), 1, averaged=True)[:, 0].numpy()
+
+    agent.generator.manual_seed(0)
+    actions = agent.generate(torch.zeros(1, 2), 400, averaged=True)[0].numpy()
+    noise = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)).numpy()
+    seen = np.abs(noise).max(axis=1) < 1.9
+    positions, _, ends = play(policy, 200)
+
+    fig, (left, right) = style.figure(8.0, 4.2, ncols=2)
+    style.plane(left, 2.0).set(title="one network call: noise becomes actions", xlabel="action")
+    left.add_patch(Rectangle((-1, -1), 2, 2, fill=False, linestyle="--", zorder=1))
+    draw_map(style.plane(right, 1.5))
+    right.set(title="each action is a hop: 200 episodes", xlabel="position")
+    green, red = style.COLOURS["som"], style.COLOURS["error"]
+    return fig, [
+        Movement(left, np.stack([noise[seen], actions[seen]]), [(8, 34)], [green] * sum(seen)),
+        Movement(right, positions, [(42, 52), (60, 70)], [green if e >= 0 else red for e in ends]),
+    ]
+
+
+FIGURES = {
+    "one_step": one_step,
+    "ladder": ladder,
+    "learning_curves": learning_curves,
+    "one_call": one_call,
+}
 
 
 def save(name, place=HERE):
@@ -138,10 +171,13 @@ def save(name, place=HERE):
     draw = FIGURES[name]
     path = place / f"{name}.svg"
     about = {"Title": draw.__doc__.splitlines()[0], "Date": None, "Creator": None}
+    drawn = draw()
+    fig, movements = drawn if isinstance(drawn, tuple) else (drawn, [])
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        draw().savefig(path, format="svg", metadata=about)
+        fig.savefig(path, format="svg", metadata=about)
     # Hundredths of a point are fine enough, and make half the file.
-    path.write_text(re.sub(r"(\.\d\d)\d+(?=\s)", r"\1", path.read_text()))
+    text = re.sub(r"(\.\d\d)\d+(?=\s)", r"\1", path.read_text())
+    path.write_text(animated(text, fig, movements) if movements else text)
     return path
 
 
