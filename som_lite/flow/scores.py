@@ -119,20 +119,103 @@ def shared_posterior_mean_estimate(
     sampling (Veach and Guibas 1995), so the limit is exact whatever the model proposes. Own samples
     outside the box are first moved onto it.
     """
+    pool = proposal_pool(q, a[:, None], t[:, None], path, alpha, K, generator, own, (width,))
+    m = pool_mean(pool)[:, 0]
+    return Estimate(m, path.score_from_mean(m, a, t), effective_sample_size(pool.w)[:, 0])
+
+
+class Pool(NamedTuple):
+    """Proposals z of a state, and the weights w that each of its M noised points gives them.
+
+    The first ``P - C`` are box proposals, the last C are blurred samples of the model.
+    """
+
+    z: Float[Tensor, "S P d"]
+    w: Float[Tensor, "S M P"]
+
+
+def proposal_pool(
+    q: Energy,
+    a: Float[Tensor, "S M d"],
+    t: Float[Tensor, "S M 1"],
+    path: Path,
+    alpha: float | Tensor,
+    K: int,
+    generator: torch.Generator,
+    own: Float[Tensor, "S C d"],
+    widths: tuple[float, ...],
+) -> Pool:
+    """K box proposals around each of M noised points, and C blurred samples: P = MK + C a state.
+
+    All points of a state use all its proposals, so q is asked P times for M posterior means of P
+    proposals each. They are weighted by target over the density of the whole mixture. Own samples
+    are blurred with the ``widths`` in turn: narrow modes need a small one, wide modes a large one.
+    """
     with torch.no_grad():
         own = own.clamp(-1, 1)
-        z = torch.cat(
-            [box_proposals(a, t, path, K, generator), _blur(own, width, generator)], dim=-2
-        )
-        mu, sigma = _coefficients(a, t, path)
-        log_likelihood = -0.5 * ((a[:, None] - mu * z) / sigma).square().sum(-1)
+        width = _in_turn(widths, own)
+        near = box_proposals(a, t, path, K, generator).flatten(1, 2)
+        z = torch.cat([near, _blur(own, width, generator)], dim=1)
+        mu, sigma = _coefficients(a, t, path)  # (S, M, 1, 1)
+        log_likelihood = -0.5 * ((a[:, :, None] - mu * z[:, None]) / sigma).square().sum(-1)
         log_box = log_likelihood - _log_box_integral(a, t, path)
-        log_own = _log_kernel_density(z, own, width)
-        share = torch.tensor([K, own.shape[1]], dtype=a.dtype).log()
-        log_proposal = torch.logaddexp(log_box + share[0], log_own + share[1])
-        w = (q(z) / alpha + log_likelihood - log_proposal).softmax(-1)
-        m = (w[..., None] * z).sum(-2)
-        return Estimate(m, path.score_from_mean(m, a, t), effective_sample_size(w))
+        log_near = log_box.logsumexp(1) + math.log(K)
+        log_own = _log_kernel_density(z, own, width) + math.log(own.shape[1])
+        log_target = q(z) / alpha - torch.logaddexp(log_near, log_own)
+        return Pool(z, (log_target[:, None] + log_likelihood).softmax(-1))
+
+
+def pool_mean(pool: Pool) -> Float[Tensor, "S M d"]:
+    """The posterior means ``m = sum_k w_k z_k`` of a pool's points."""
+    return pool.w @ pool.z
+
+
+def blurred(
+    own: Float[Tensor, "S C d"], widths: tuple[float, ...], generator: torch.Generator
+) -> Float[Tensor, "S C d"]:
+    """One draw around every sample, whose density is `kernel_log_density`."""
+    return _blur(own.clamp(-1, 1), _in_turn(widths, own), generator)
+
+
+def kernel_log_density(
+    z: Float[Tensor, "S P d"], own: Float[Tensor, "S C d"], widths: tuple[float, ...]
+) -> Float[Tensor, "S P"]:
+    """Log density at z of the samples ``own`` blurred by the ``widths`` in turn, cut to the box."""
+    return _log_kernel_density(z, own.clamp(-1, 1), _in_turn(widths, own))
+
+
+def uphill(
+    q: Energy,
+    own: Float[Tensor, "S C d"],
+    alpha: float | Tensor,
+    steps: int = 3,
+    width: float = 0.15,
+) -> Float[Tensor, "S C d"]:
+    """Samples moved along ``grad q``, as centres of proposals: in many dimensions few hit a mode.
+
+    A step is ``width^2 grad q / alpha``, the mean of a normal of that width times a density of that
+    slope, and at most ``width sqrt(d)`` long. Blurred, the moved samples have a known density, so
+    `proposal_pool` stays right in the limit. A step costs a forward and a backward pass of q.
+    """
+    most = width * own.shape[-1] ** 0.5
+    for _ in range(steps):
+        with torch.enable_grad():
+            at = own.detach().requires_grad_()
+            (grad,) = torch.autograd.grad((q(at) / alpha).sum(), at)
+        step = width**2 * grad
+        step = step * (most / step.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+        own = (own.detach() + step).clamp(-1, 1)
+    return own
+
+
+def sharpened(w: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch P"]:
+    """Weights whose mean has a bias of order ``1 / P^2`` instead of ``1 / P``.
+
+    Self-normalised weights lean on what was proposed: their mean is off by ``- sum_k w_k^2 (z_k -
+    m)`` to first order, and ``w_k (1 + w_k - sum_j w_j^2)`` takes that out. They stay above 0 and
+    sum to 1, so the mean stays among the proposals.
+    """
+    return w * (1 + w - w.square().sum(-1, keepdim=True))
 
 
 def gradient_estimate(
@@ -174,22 +257,35 @@ def _rand(draw: Callable[..., Tensor], a: Points, K: int, generator: torch.Gener
     return draw(shape, generator=generator, dtype=a.dtype, device=a.device)
 
 
-def _blur(centres: Tensor, width: float, generator: torch.Generator) -> Tensor:
+def _in_turn(widths: tuple[float, ...], own: Tensor) -> Float[Tensor, "C 1"]:
+    return own.new_tensor(widths)[torch.arange(own.shape[-2]) % len(widths), None]
+
+
+def _blur(centres: Tensor, widths: Tensor | float, generator: torch.Generator) -> Tensor:
     """One draw from ``N(centre, width^2 I)`` cut to the box, for every centre in the box."""
-    low, high = (torch.special.ndtr((edge - centres) / width) for edge in (-1, 1))
+    low, high = (torch.special.ndtr((edge - centres) / widths) for edge in (-1, 1))
     u = torch.rand(
         centres.shape, generator=generator, dtype=centres.dtype, device=centres.device
     ).clamp(1e-6, 1 - 1e-6)
-    return (centres + width * torch.special.ndtri(low + u * (high - low))).clamp(-1, 1)
+    return (centres + widths * torch.special.ndtri(low + u * (high - low))).clamp(-1, 1)
 
 
-def _log_kernel_density(z: Tensor, centres: Tensor, width: float) -> Tensor:
-    """Log density at z (B, N, d) of the mixture of the cut normals around the centres (B, C, d)."""
-    low, high = (torch.special.ndtr((edge - centres) / width) for edge in (-1, 1))
-    log_mass = (math.sqrt(2 * math.pi) * width * (high - low)).log().sum(-1)
-    square = torch.cdist(z, centres).square()
-    kernels = -0.5 * square / width**2 - log_mass[:, None, :]
-    return kernels.logsumexp(-1) - math.log(centres.shape[1])
+def _log_kernel_density(z: Tensor, centres: Tensor, widths: Tensor | float) -> Tensor:
+    """Log density at z (B, N, d) of the mixture of the cut normals around the centres (B, C, d).
+
+    widths is (C, 1) or one number. Exponents end at -80: below, float32 is slow, and box proposals
+    outweigh what is left.
+    """
+    widths = centres.new_ones(centres.shape[-2], 1) * widths
+    low, high = (torch.special.ndtr((edge - centres) / widths) for edge in (-1, 1))
+    log_mass = (math.sqrt(2 * math.pi) * widths * (high - low)).log().sum(-1)
+    least = log_mass.amin(-1, keepdim=True)  # the highest peak becomes 1
+    precision = widths.squeeze(-1) ** -2
+    square = z.square().sum(-1, keepdim=True) * precision  # (B, N, C)
+    cross = z @ (centres * widths**-2).mT
+    offset = least - log_mass - 0.5 * centres.square().sum(-1) * precision
+    kernels = (cross - 0.5 * square + offset[:, None, :]).clamp(min=-80).exp()
+    return kernels.mean(-1).log() - least
 
 
 def _log_box_integral(a: Tensor, t: Tensor, path: Path) -> Tensor:

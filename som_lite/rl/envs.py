@@ -1,16 +1,16 @@
-"""Environments as every agent here expects them: float32 vectors in, actions in [-1, 1] out."""
+"""From the name of a task to an environment as every agent here expects it."""
 
 import difflib
+import importlib
 import logging
 import warnings
 from typing import Any
 
 import gymnasium as gym
 import mujoco
-import numpy as np
-from gymnasium import spaces, wrappers
 
 from som_lite.rl import multigoal
+from som_lite.rl.adapt import Adapted
 
 TASKS = (
     "InvertedPendulum",
@@ -29,47 +29,53 @@ mujoco.set_mju_user_warning(_log)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
-    """The environment with flat float32 observations and actions rescaled to [-1, 1].
+    """The environment as `Adapted` shows it: flat float32 observations, actions in [-1, 1].
 
-    This is the only place where actions are rescaled; they are also clipped, so that no agent can
-    send an action out of the box. `terminated` and `truncated` stay apart, as Gymnasium gives them.
+    `env_id` is an id that Gymnasium knows, or `module:EnvId`: then the module, which registers
+    the id, is imported first.
 
-    Raises ValueError for an unknown id (naming the nearest), observations that are not a Box, and
-    actions that are not a bounded Box.
+    Raises ValueError for an unknown id (naming the nearest), a module that cannot be imported, and
+    for spaces that `Adapted` refuses.
     """
-    env = _make(env_id, render_mode)
-    box = env.observation_space
-    if not isinstance(box, spaces.Box):
-        raise _unsupported(env, f"its observations are {box}, not a Box")
-    if not isinstance(env.action_space, spaces.Box):
-        raise _unsupported(env, f"its actions are {env.action_space}, not a continuous Box")
-    if not env.action_space.is_bounded():
-        raise _unsupported(env, f"its actions are not bounded: {env.action_space}")
-    low, high = (x.astype(np.float32).ravel() for x in (box.low, box.high))
-    flat = spaces.Box(low, high, dtype=np.float32)
-    env = wrappers.TransformObservation(env, lambda x: np.float32(x).ravel(), flat)
-    env = wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
-    return wrappers.TransformAction(env, lambda a: np.clip(a, -1, 1), env.action_space)
+    return Adapted(_make(_registered(env_id), env_id, render_mode))
 
 
-def _make(env_id: str, render_mode: str | None) -> gym.Env:
+def _registered(env_id: str) -> str:
+    """The id without the module, which has been imported. Raises ValueError for an unknown id."""
     multigoal.register()
-    if env_id not in gym.registry:
-        near = difflib.get_close_matches(env_id, gym.registry, n=3, cutoff=0.6)
-        hint = f"did you mean {', '.join(near)}?" if near else f"try {TASKS[4]}-v5 or Pendulum-v1"
-        raise ValueError(f"unknown environment {env_id!r}: {hint}")
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # the module is the reader's own: anything may be wrong in it
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
+            hint = "; is its folder in PYTHONPATH?" if absent else ""
+            text = f"cannot import {module!r} for {env_id!r}: {_line(error)}{hint}"
+            raise ValueError(text) from error
+    if name not in gym.registry:
+        near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.6)
+        hint = f"did you mean {', '.join(near)}?" if near else f"try {TASKS[0]}-v5"
+        unknown = f"{module!r} registers no {name!r}" if module else f"unknown environment {name!r}"
+        own = "" if module else "; a task of your own is MODULE:ID"
+        raise ValueError(f"{unknown}: {hint}{own}")
+    return name
+
+
+def _make(name: str, env_id: str, render_mode: str | None) -> gym.Env:
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     with warnings.catch_warnings():
         # The v4 tasks are asked for on purpose: most published curves use them.
         warnings.filterwarnings("ignore", ".*is out of date", DeprecationWarning)
+        # Whether an environment can draw is seen when it is asked to.
+        warnings.filterwarnings("ignore", ".*not in the possible render_modes")
         try:
-            options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-            return gym.make(env_id, disable_env_checker=True, **options)
-        except (gym.error.Error, ImportError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"cannot make environment {env_id!r}: {reason}") from error
+            return gym.make(name, disable_env_checker=True, **options)
+        except Exception as error:  # constructors fail in their own ways
+            raise ValueError(f"cannot make environment {env_id!r}: {_line(error)}") from error
 
 
-def _unsupported(env: gym.Env, why: str) -> ValueError:
-    name = env.spec.id if env.spec else type(env).__name__
-    env.close()
-    return ValueError(f"environment {name!r} is not supported: {why}")
+def _line(error: Exception) -> str:
+    """The first line of an error, with its type unless that is Gymnasium's own."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    kind = "" if isinstance(error, gym.error.Error) and text else type(error).__name__
+    return ": ".join(filter(None, (kind, text)))

@@ -1,5 +1,6 @@
 """The replay buffer: a ring of transitions in preallocated tensors."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,12 +46,18 @@ class Replay:
         next_obs: np.ndarray,
         terminated: bool,
     ) -> None:
-        """Write one transition over the oldest row."""
+        """Write one transition over the oldest row; what was passed is copied.
+
+        Raises ValueError for a shape that is not the column's, where torch would broadcast.
+        """
         row = self.count % self.capacity
-        for column, value in zip(
-            self.data, (obs, action, reward, next_obs, terminated), strict=True
-        ):
-            column[row] = torch.as_tensor(value)
+        transition = Batch(*map(torch.as_tensor, (obs, action, reward, next_obs, terminated)))
+        for name, value in transition._asdict().items():
+            column = getattr(self.data, name)
+            if value.shape != column.shape[1:]:
+                _refuse(name, value.shape, column.shape[1:])
+        for column, value in zip(self.data, transition, strict=True):
+            column[row] = value
         self.count += 1
 
     def sample(self, B: int, generator: torch.Generator) -> Batch:
@@ -66,7 +73,22 @@ class Replay:
         return filled | {"count": torch.tensor(self.count)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave. A ring that has wrapped needs the same capacity."""
-        self.count = int(state["count"])
+        """Take back what `state_dict` gave, and the place in the ring.
+
+        Raises ValueError for other widths, more rows than the capacity, or another capacity where
+        the ring has wrapped.
+        """
+        count, rows = int(state["count"]), len(state["reward"])
+        if rows > self.capacity or (count > rows and rows != self.capacity):
+            ring = f"a ring of {rows} rows{', wrapped' * (count > rows)}"
+            raise ValueError(f"{ring}, does not fit capacity {self.capacity}")
         for name, column in self.data._asdict().items():
-            column[: len(state[name])] = state[name]
+            if state[name].shape != (rows, *column.shape[1:]):
+                _refuse(name, state[name].shape, (rows, *column.shape[1:]))
+        self.count = count
+        for name, column in self.data._asdict().items():
+            column[:rows] = state[name]
+
+
+def _refuse(name: str, given: Sequence[int], expected: Sequence[int]) -> None:
+    raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(given)}")

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from som_lite.flow import fit_one_step_sampler
+from som_lite.flow.boltzmann import BoxBoltzmann, four_bumps
 from som_lite.flow.intervals import (
     falling_times,
     flow_line,
     in_box,
     interval_rows,
-    mean_heun_step,
 )
 from som_lite.flow.nets import SkipVelocityNet
 from som_lite.flow.paths import Linear
+from som_lite.flow.sampler import diagnose, falling_temperature, instant_rows, missed_mass
 from som_lite.flow.scores import posterior_mean_estimate, shared_posterior_mean_estimate
 
 PATH = Linear()
@@ -48,10 +49,23 @@ def test_flow_line_follows_the_exact_flow_map_to_second_order(gaussian):
     assert errors[0] / errors[1] > 3.5
 
 
-def test_mean_heun_step_to_the_data_is_the_posterior_mean(generator):
-    a, t = torch.randn(5, 2, generator=generator), torch.full((5, 1), 0.7)
-    end = mean_heun_step(lambda a, t: 3 * a + t, a, t, torch.zeros(5, 1))
-    torch.testing.assert_close(end, a - t * (3 * a + t))
+def test_the_last_step_of_a_flow_line_ends_at_the_posterior_mean(generator):
+    a = torch.randn(5, 2, generator=generator)
+    line = flow_line(lambda a, t: 3 * a + t, a, torch.tensor([0.7, 0.0]))
+    torch.testing.assert_close(line[-1], a - 0.7 * (3 * a + 0.7))
+
+
+@pytest.mark.parametrize("std", [0.5, 0.2, 0.1, 0.05])
+def test_few_steps_keep_the_width_of_a_normal(gaussian, generator, std):
+    """A solver that averages posterior means instead of velocities loses 5 to 19 % of it."""
+    u = exact(gaussian(0.0, std))
+    eps = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    ends = [
+        flow_line(lambda a, t: u(a, t, t), eps, falling_times(8, generator).double())[-1]
+        for _ in range(64)
+    ]
+    width = torch.stack(ends).diff(dim=1).mean() / 2
+    assert float(width) == pytest.approx(std, rel=0.09)  # .02 to .06, and the spread of the shifts
 
 
 def test_interval_rows_hold_the_average_velocity_of_the_field(gaussian, generator):
@@ -122,13 +136,63 @@ def test_own_samples_find_a_narrow_mode_that_box_proposals_miss(generator):
     assert error(shared) < 0.3 * error(box)
 
 
+def test_instant_rows_hold_the_velocity_of_the_boltzmann_density(generator):
+    exact = BoxBoltzmann(four_bumps(), 0.3)
+    own = exact.sample(64 * 128, generator).view(64, 128, 2)
+    a, r, t, v = instant_rows(four_bumps(), 0.3, own, 8, 32, generator)
+    assert a.shape == (512, 2) and torch.equal(r, t)
+    late = t[:, 0] > 0.05  # quadrature needs sigma above a cell's width
+    m = (a - t * v)[late]
+    error = m - exact.posterior_mean(a[late], t[late], PATH)
+    assert float(error.square().sum(-1).mean().sqrt()) < 0.08  # 384 proposals, spread .8
+    assert float(error.mean(0).abs().max()) < 0.02
+
+
+def test_instant_rows_of_a_state_come_from_that_states_q(generator):
+    place = torch.tensor([-0.6, 0.6])
+
+    def q(z):
+        return -((z[..., 0] - place[:, None]) ** 2) / (2 * 0.1**2)
+
+    own = place[:, None, None] + 0.1 * torch.randn(2, 32, 1, generator=generator)
+    a, _, t, v = instant_rows(q, 1.0, own, 4, 16, generator, uniform=0.0)
+    m = (a - t * v).view(2, 4)
+    assert (m[0] < 0).all() and (m[1] > 0).all()  # six standard deviations from 0
+
+
+def test_temperature_falls_geometrically_and_never_below_its_end():
+    assert falling_temperature(0.8, 0.2, 0.0) == pytest.approx(0.8)
+    assert falling_temperature(0.8, 0.2, 0.5) == pytest.approx(0.4)
+    assert falling_temperature(0.8, 0.2, 1.0) == falling_temperature(0.8, 0.2, 3.0) == 0.2
+    assert falling_temperature(0.1, 0.2, 0.0) == 0.2
+
+
+def test_missed_mass_is_that_of_the_modes_without_samples(generator):
+    exact = BoxBoltzmann(four_bumps(), 0.1)
+    own = exact.sample(1000, generator)
+    assert missed_mass(four_bumps(), 0.1, own, generator) < 0.02
+    half = own[own[:, 0] > 0]
+    # two of four equal modes: .5, seen by about 200 of the uniform points; sd .04
+    assert missed_mass(four_bumps(), 0.1, half, generator) == pytest.approx(0.5, abs=0.1)
+
+
+def test_diagnosis_doubts_a_model_that_lost_modes_and_no_good_one(generator):
+    own = BoxBoltzmann(four_bumps(), 0.1).sample(1024, generator)
+    good = diagnose(four_bumps(), 0.1, own, generator)
+    bad = diagnose(four_bumps(), 0.1, own[own[:, 0] > 0], generator)
+    assert not good.doubts
+    assert "mass" in bad.doubts
+    assert len(good.t) == len(good.ess) == len(good.box_wins)
+    assert all(1 <= ess <= 128 for ess in good.ess)
+
+
 def slope(a):
     """q = a: at alpha = .5 the target is ``exp(2 a)``, highest at the face of the box."""
     return a[..., 0]
 
 
 def test_one_and_two_steps_sample_the_boltzmann_law():
-    settings = {"updates": 400, "batch": 128, "K": 32, "lines": 32, "memory": 0.95}
+    settings = {"updates": 400, "batch": 128, "lines": 32, "memory": 0.95}
     sampler = fit_one_step_sampler(slope, 1, 0.5, hidden=(64, 64), **settings)
     levels = torch.tensor([0.5, 0.75, 0.95])
     quantiles = torch.log(math.exp(-2) + levels * (math.exp(2) - math.exp(-2))) / 2
@@ -144,10 +208,11 @@ def test_one_and_two_steps_sample_the_boltzmann_law():
 def test_a_seed_fixes_the_sampler_and_the_global_generator_is_left_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two, other = (
-        fit_one_step_sampler(slope, 1, 0.1, seed, updates=3, hidden=(8,)).sample(5)
-        for seed in (0, 0, 1)
-    )
+    with pytest.warns(UserWarning, match="not to be trusted: .* mass"):  # after three updates
+        one, two, other = (
+            fit_one_step_sampler(slope, 1, 0.1, seed, updates=3, hidden=(8,)).sample(5)
+            for seed in (0, 0, 1)
+        )
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 

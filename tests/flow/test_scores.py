@@ -17,8 +17,13 @@ from som_lite.flow.scores import (
     free_proposals,
     gradient_estimate,
     importance_weights,
+    kernel_log_density,
+    pool_mean,
     posterior_mean_estimate,
+    proposal_pool,
     shared_posterior_mean_estimate,
+    sharpened,
+    uphill,
 )
 
 ESTIMATORS = [posterior_mean_estimate, gradient_estimate]
@@ -327,6 +332,103 @@ def test_shared_estimate_moves_own_samples_onto_the_box():
     assert torch.equal(far.m, near.m)
     assert 1 <= far.ess.item() <= 11  # K + C points
     torch.testing.assert_close(far.score, Linear().score_from_mean(far.m, a, t))
+
+
+# --- proposals that the points of a state share ---------------------------------------------------
+
+
+def pools(repeats: int, K: int, C: int, generator, widths=(0.05, 0.15)):
+    """Three points of different t share proposals; q is steep towards a face, own samples poor."""
+    a = torch.tensor([[0.4, -0.1], [-0.7, 0.8], [0.2, 0.3]]).expand(repeats, 3, 2)
+    t = torch.tensor([[0.15], [0.5], [0.95]]).expand(repeats, 3, 1)
+    own = 0.3 * torch.randn(repeats, C, 2, generator=generator) - 0.4
+    pool = proposal_pool(face_heavy, a, t, Linear(), 0.5, K, generator, own, widths)
+    return pool, BoxBoltzmann(face_heavy, 0.5).posterior_mean(a[0], t[0], Linear())
+
+
+def test_a_shared_pool_is_right_for_each_of_its_points(generator):
+    pool, want = pools(400, 64, 64, generator)
+    assert pool.z.shape == (400, 3 * 64 + 64, 2) and pool.w.shape == (400, 3, 256)
+    # standard error .004 over 400 pools; bias of order 1 / 256: .010, and half of it at 1024
+    torch.testing.assert_close(pool_mean(pool).mean(0), want, rtol=0, atol=0.02)
+
+
+def test_points_that_share_proposals_estimate_better_than_each_alone(generator):
+    """Three points with 4 + 4 proposals each (12 + 12 together) against each with its own 8."""
+    pool, want = pools(1000, 4, 12, generator)
+    shared = (pool_mean(pool) - want).square().sum(-1).mean(0)
+    a = torch.tensor([[0.4, -0.1], [-0.7, 0.8], [0.2, 0.3]]).repeat(1000, 1)
+    t = torch.tensor([[0.15], [0.5], [0.95]]).repeat(1000, 1)
+    own = 0.3 * torch.randn(3000, 4, 2, generator=generator) - 0.4
+    args = (face_heavy, a, t, Linear(), 0.5, 4, generator, own)
+    alone = (shared_posterior_mean_estimate(*args).m.view(1000, 3, 2) - want).square().sum(-1)
+    # three times the proposals: the squared error of the late points falls to about a third
+    assert (shared < 0.7 * alone.mean(0))[1:].all() and shared[0] < alone.mean(0)[0]
+
+
+def test_kernel_density_sums_normals_cut_to_the_box(generator):
+    own = 2 * torch.rand(1, 6, 1, generator=generator) - 1
+    z = torch.linspace(-1, 1, 41)[None, :, None]
+    low, high = ((edge - own[0, :, 0].double().numpy()) for edge in (-1, 1))
+    width = [0.3, 0.6] * 3
+    parts = [
+        stats.truncnorm.pdf(z[0, :, 0].double().numpy(), lo / w, hi / w, loc=c, scale=w)
+        for lo, hi, w, c in zip(low, high, width, own[0, :, 0].double().numpy(), strict=True)
+    ]
+    want = torch.tensor(sum(parts) / 6).log()
+    got = kernel_log_density(z, own, (0.3, 0.6))[0].double()
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-4)  # float32
+
+
+def test_sharpened_weights_take_out_the_first_order_of_the_bias(generator):
+    """z normal, weight exp(z): E = 1; self-normalised with 20 points it is .88, sharpened .96."""
+    z = torch.randn(40_000, 20, generator=generator)
+    w = z.softmax(-1)
+    torch.testing.assert_close(sharpened(w).sum(-1), torch.ones(40_000))
+    assert sharpened(w).min() >= 0
+    plain, better = ((x * z).sum(-1).mean().item() for x in (w, sharpened(w)))
+    assert abs(better - 1) < 0.6 * abs(plain - 1)  # standard error of both .002
+
+
+def errors_in_many_dimensions(dim: int, std: float, generator, points: int = 400):
+    """Relative error of m at t = .6, for a normal at a corner of half the box's size.
+
+    By box proposals alone, with samples of a broad policy, with the same moved uphill; 1 is the
+    error of the answer 0.
+    """
+    c = 0.5 * (2 * (torch.arange(dim) % 2) - 1.0)
+
+    def q(z):
+        return -(z - c).square().sum(-1) / (2 * std**2)
+
+    t = torch.full((points, 1, 1), 0.6)
+    a0 = c + std * torch.randn(points, 1, dim, generator=generator)
+    a = Linear().noise(a0, torch.randn(a0.shape, generator=generator), t)
+    precision = 1 / std**2 + (0.4 / 0.6) ** 2
+    loc = (c / std**2 + 0.4 * a / 0.36) / precision  # the box cuts 1/200 of it at std = .2
+    own = (0.5 * torch.randn(points, 8, dim, generator=generator)).clamp(-1, 1)
+    found = [posterior_mean_estimate(q, a, t, Linear(), 1.0, 16, generator).m]
+    for centres in (own, uphill(q, own, 1.0)):
+        args = (q, a, t, Linear(), 1.0, 8, generator, centres, (0.15,))
+        found.append(pool_mean(proposal_pool(*args)))
+    scale = loc.norm(dim=-1).square().mean().sqrt()
+    return [float((m - loc).norm(dim=-1).square().mean().sqrt() / scale) for m in found]
+
+
+@pytest.mark.parametrize("dim", [6, 17])
+def test_samples_moved_uphill_beat_box_proposals_and_the_answer_zero(dim, generator):
+    box, own, moved = errors_in_many_dimensions(dim, 0.2, generator)
+    assert moved < 0.75 * own and moved < 0.75 * box
+    assert moved < 0.8  # the answer 0 has the error 1
+
+
+def test_uphill_steps_stay_in_the_box_and_are_bounded(generator):
+    own = 2 * torch.rand(2, 5, 3, generator=generator) - 1
+    moved = uphill(lambda z: 1e6 * z.sum(-1), own, 1.0, steps=1)
+    assert moved.max() <= 1 and not moved.requires_grad
+    assert (moved - own).norm(dim=-1).max() <= 0.15 * 3**0.5 + 1e-6
+    gentle = uphill(lambda z: z.sum(-1), 0 * own, 1.0, steps=1, width=0.1)
+    torch.testing.assert_close(gentle, torch.full_like(own, 0.01))
 
 
 # --- estimators on the whole plane ----------------------------------------------------------------

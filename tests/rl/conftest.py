@@ -1,5 +1,9 @@
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from som_lite.rl.agents import AGENTS
@@ -20,3 +24,15 @@ def make_agent(name):
         return AGENTS[name][1](obs_dim, act_dim, replace(SMALL[name], **settings), seed=seed)
 
     return make
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """The README's module of a task of one's own, as a file that can be imported: its name."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?gym\.register.*?)```", text, re.DOTALL)
+    (tmp_path / "tasks.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "tasks"
+    sys.modules.pop("tasks", None)
+    gym.registry.pop("Thermostat-v0", None)

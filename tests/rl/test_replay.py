@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from som_lite.rl.adapt import Adapted
 from som_lite.rl.replay import Replay
+from tests.rl.toys import Glider
 
 
 def fill(replay, n, start=0):
@@ -59,6 +61,69 @@ def test_state_round_trip_continues_the_ring(n):
         fill(r, 1, start=100)
     assert len(other) == len(replay)
     assert all(torch.equal(x, y) for x, y in zip(replay.data, other.data, strict=True))
+
+
+class Overwriting(Glider):
+    """Hands out its own array, and moves on in it."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.state, {}
+
+    def step(self, action):
+        self.state += [1, 0.5]
+        return self.state, 0.0, False, False, {}
+
+
+def test_what_an_environment_overwrites_is_stored_as_it_was():
+    env, replay = Adapted(Overwriting()), Replay(100, 2, 1)
+    obs, _ = env.reset(seed=0)
+    action = np.zeros(1, np.float32)
+    for i in range(100):
+        action[:] = i / 100  # the caller's array may be overwritten too
+        next_obs, reward, terminated, _, _ = env.step(action)
+        replay.add(obs, action, reward, next_obs, terminated)
+        obs = next_obs
+    data = replay.data
+    assert not (data.obs == data.next_obs).any()
+    assert torch.equal(data.obs[1:], data.next_obs[:-1])
+    # Steps of 1 from a start in [-1, 1]: float32 below 128 is exact to 4e-6.
+    torch.testing.assert_close(data.next_obs - data.obs, torch.tensor([[1, 0.5]]).expand(100, 2))
+    assert len(data.action.unique()) == 100
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("obs", np.zeros(1), r"obs must have shape \(2,\), got \(1,\)"),
+        ("next_obs", np.zeros((1, 2)), r"next_obs must have shape \(2,\), got \(1, 2\)"),
+        ("action", np.array(0.0), r"action must have shape \(1,\), got \(\)"),
+    ],
+)
+def test_nothing_is_broadcast(column, value, message):
+    row = {"obs": np.ones(2), "action": np.ones(1), "reward": 1.0, "next_obs": np.ones(2)}
+    replay = Replay(3, 2, 1)
+    with pytest.raises(ValueError, match=message):
+        replay.add(**row | {column: value}, terminated=False)
+    assert len(replay) == 0 and not any(x.any() for x in replay.data)
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    full, wrapped = Replay(5, 2, 1), Replay(5, 2, 1)
+    fill(full, 5)
+    fill(wrapped, 6)
+    for replay, state, message in (
+        (Replay(4, 2, 1), full, "ring of 5 rows, does not fit capacity 4"),
+        (Replay(9, 2, 1), wrapped, "ring of 5 rows, wrapped, does not fit capacity 9"),
+        (Replay(5, 3, 1), full, r"obs must have shape \(5, 3\), got \(5, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replay.load_state_dict(state.state_dict())
+        assert len(replay) == 0
+    larger = Replay(9, 2, 1)
+    larger.load_state_dict(full.state_dict())
+    fill(larger, 1, start=5)
+    assert larger.data.reward.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 0]
 
 
 def test_errors():
