@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from som_lite.flow.meanflow import sample
-from som_lite.rl.agents import SAC, SOM, SOMConfig
+from som_lite.rl.agents import SAC, SOM, SACConfig, SOMConfig
 from som_lite.rl.replay import Batch
 
 OBS, ACT, ROWS = 17, 6, 256
@@ -78,19 +78,22 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     data = batch(torch.Generator().manual_seed(0))
-    sac, som, quick = SAC(OBS, ACT), SOM(OBS, ACT), SOM(OBS, ACT, SOMConfig(bf16=True))
+    sac, som = SAC(OBS, ACT), SOM(OBS, ACT)
+    plain = SAC(OBS, ACT, SACConfig(critic="plain")), SOM(OBS, ACT, SOMConfig(critic="plain"))
 
     updates = {
         "SAC": lambda: sac.update(data),
         "SOM": lambda: som.update(data),
-        "SOM, proposals scored in bfloat16": lambda: quick.update(data),
+        "SAC, plain critic": lambda: plain[0].update(data),
+        "SOM, plain critic": lambda: plain[1].update(data),
     }
     table("one update", medians(updates, rounds, 20), "SAC")
     parts = {
-        "critic": lambda: quick.critic_update(data),
-        f"actor (every {quick.config.actor_every})": lambda: quick.actor_update(data),
+        "critic": lambda: som.critic_update(data),
+        f"SOM's actor (every {som.config.actor_every})": lambda: som.actor_update(data),
+        f"SAC's actor (every {sac.config.actor_every})": lambda: sac.actor_update(data),
     }
-    table("its parts, bfloat16", medians(parts, rounds, 20), "critic")
+    table("its parts", medians(parts, rounds, 20), "critic")
 
     obs = data.obs[:1]
     eps = torch.randn(1, ACT, generator=torch.Generator().manual_seed(1))
@@ -107,8 +110,8 @@ def main() -> None:
     }
     table("one action", medians(acting, rounds, 200), "SAC, a draw")
 
-    print("\nwhere an update's time goes (SOM, bfloat16)")
-    for name, share in shares(updates["SOM, proposals scored in bfloat16"]):
+    print("\nwhere an update's time goes (SOM)")
+    for name, share in shares(updates["SOM"]):
         print(f"{name:44}{100 * share:8.1f} %")
     every = som.config.actor_every
     with FlopCounterMode(display=False) as count:

@@ -64,6 +64,29 @@ def test_the_spread_of_q_is_followed():
     assert agent.q_scale.value.item() == pytest.approx(20 / 3**0.5, rel=0.03)
 
 
+class NormalCritic(torch.nn.Module):
+    """exp(min Q) is the normal N(.5, .2^2), whatever the state."""
+
+    def min(self, obs, a):
+        return -(a - 0.5).square().sum(-1) / (2 * 0.2**2) + 0 * obs.sum(-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["lines", "identity"])
+def test_one_step_has_the_width_of_the_density(teacher):
+    """Flow lines keep it; the identity, at this step size and budget, makes it too narrow."""
+    config = SOMConfig(hidden=(64, 64), alpha=1.0, relative=False, teacher=teacher)
+    agent = SOM(1, 1, config)
+    agent.critic = NormalCritic()
+    for _ in range(1500):
+        agent.actor_update(make_batch(1, 1, B=128))
+    actions = agent.generate(torch.zeros(1, 1), 4000, averaged=True)
+    mean, ratio = actions.mean().item(), actions.std().item() / 0.196  # cut to the box: .196
+    assert mean == pytest.approx(0.495, abs=0.05)  # of a spread of .2
+    # Two seeds gave .995 and 1.04 with lines, .52 and .52 with the identity.
+    assert (0.85 < ratio < 1.15) if teacher == "lines" else ratio < 0.7
+
+
 def test_an_action_is_one_call_of_the_actor():
     agent = SOM(3, 2, SMALL)
     obs, state = torch.ones(4, 3), agent.generator.get_state()
