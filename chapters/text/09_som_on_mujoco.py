@@ -506,11 +506,10 @@ listing(
     SOM.generate,
     {
         "actor =": "The actor, or the slow copy of step 6.",
-        "cond =": "Every state is repeated $n$ times: $(B,n,\\cdot)$.",
         "eps =": "Fresh noise $\\varepsilon$ for each of the $n$ candidates.",
         "zero, one =": "The two times of the jump, $r=0$ and $t=1$.",
-        "return (": "One jump $a=\\varepsilon-u_\\theta(\\varepsilon,0,1\\mid s)$, clipped to the box. This is the only place "
-        "where SOM makes actions.",
+        "return (": "One jump $a=\\varepsilon-u_\\theta(\\varepsilon,0,1\\mid s)$, clipped to the box; every state is "
+        "repeated $n$ times. This is the only place where SOM makes actions.",
     },
 )
 listing(
@@ -684,7 +683,9 @@ centre = torch.zeros(1, 2)
 with torch.no_grad():
     q_goals = som_agent.critic.min(centre, goals)
 som_actions, sac_actions = (agent.generate(centre, 600)[0] for agent in (som_agent, sac_agent))
-shares = torch.from_numpy(in_time(som_actions.numpy()).mean(0))  # of hops that keep a goal within reach
+shares = torch.from_numpy(
+    in_time(som_actions.numpy()).mean(0)
+)  # of hops that keep a goal within reach
 
 fig, (left, middle, right) = figure(10.2, 3.7, ncols=3)
 for curve, kind, name, shift in ((som_curve, "som", "SOM", 6), (sac_curve, "sac", "SAC", -6)):
@@ -774,7 +775,9 @@ check("share of columns without a NaN", finite, above=0.99)
 # %%
 TASKS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
 runs = {
-    (task, kind): [Run(folder) for folder in sorted(Path(f"recorded/plain/{kind}/{task}").glob("seed*"))]
+    (task, kind): [
+        Run(folder) for folder in sorted(Path(f"recorded/plain/{kind}/{task}").glob("seed*"))
+    ]
     for task in TASKS
     for kind in ("som", "sac")
 }
@@ -1055,7 +1058,9 @@ check("SOM: updates per second", 1000 / update, above=1)
 check("SAC: updates per second", 1000 / cost["SAC, whole update"], above=1)
 by_K = cost["SOM, actor update, K = 100"] / cost["SOM, actor update, K = 16"]
 check("actor update: K = 100 over K = 16", by_K, above=1.5)
-by_gradient = cost["the paper's reading, actor update, K = 100"] / cost["SOM, actor update, K = 100"]
+by_gradient = (
+    cost["the paper's reading, actor update, K = 100"] / cost["SOM, actor update, K = 100"]
+)
 check("K = 100: gradient over posterior mean", by_gradient, above=1.1)
 by_N = cost["SOM, one action, N = 32"] / cost["SOM, one action, N = 1"]
 check("one action: N = 32 over N = 1", by_N, below=8)
