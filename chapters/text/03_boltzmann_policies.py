@@ -196,7 +196,7 @@ show(
     fig,
     "Three panels over the pale hills of Q on the square. Follow the gradient: most points on the three tops, some "
     "scattered in the corners between the hills. A Gaussian: a broad tilted cloud over the whole square; a black cross, "
-    "its mean, stands on no hill. The Boltzmann density: a small round cloud on each top, the largest at the lower left.",
+    "its mean, stands between the hills. The Boltzmann density: a small round cloud on each top, the largest at the lower left.",
 )
 
 # %% [markdown]
@@ -524,6 +524,18 @@ check("mirrors: change over border term", change_at_walls(reflect).abs(), below=
 clipping = change_at_walls(lambda a: a.clamp(-1, 1))
 check("clipping: change over border term", clipping, above=0.45, below=0.55)
 
+
+from som_lite.flow import langevin as package
+
+
+def landing(step, box):
+    """Mean, covariance and greatest coordinate of 200 000 copies of one point after a step."""
+    copies = torch.tensor([[0.9, -0.3]]).repeat(200_000, 1)
+    pull = lambda a: 10 * (torch.tensor([1.2, -0.8]) - a)  # noqa: E731
+    after = step(pull, copies, 0.04, torch.Generator().manual_seed(20 + box), box)
+    return torch.cat([after.mean(0)[None], after.T.cov()]), after.abs().max()
+
+
 # %% [markdown]
 # `reflect` folds the line into $[-1,1]$. Clipping, the usual code, leaves half of the border term.
 
@@ -538,17 +550,6 @@ check("clipping: change over border term", clipping, above=0.45, below=0.55)
 # %% tags=["exercise", "raises-exception"]
 def langevin_step(score, a, eta, generator, box=True):
     raise NotImplementedError
-
-
-from som_lite.flow import langevin as package
-
-
-def landing(step, box):
-    """Mean, covariance and greatest coordinate of 200 000 copies of one point after a step."""
-    copies = torch.tensor([[0.9, -0.3]]).repeat(200_000, 1)
-    pull = lambda a: 10 * (torch.tensor([1.2, -0.8]) - a)  # noqa: E731
-    after = step(pull, copies, 0.04, torch.Generator().manual_seed(20 + box), box)
-    return torch.cat([after.mean(0)[None], after.T.cov()]), after.abs().max()
 
 
 for box in (True, False):
@@ -1402,7 +1403,7 @@ for _ in range(100):
 check("exercise 5: relative error of the variance", (a.var(0) / c**2 - 1).abs().max(), below=0.05)
 check("exercise 5: correlation of the two coordinates", torch.corrcoef(a.T)[0, 1].abs(), below=0.05)
 stayed = (a == before).all(-1).float().mean()
-check("exercise 5: share of refused steps", stayed, above=0.35, below=0.6)
+check("exercise 5: share of refused steps", stayed, above=0.3, below=0.37)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -1449,19 +1450,15 @@ def remembering_step(score, a, xi, eta, generator):
     raise NotImplementedError
 
 
-def variance_of_walk(score, eta):
+on_hill = lambda a: -a / c**2  # noqa: E731
+walks = {"flat ground, variance over n eta": (torch.zeros_like, 0.01, 60 * 0.01)}
+walks |= {f"V / c^2 at eta = {x:g} c^2": (on_hill, x * c**2, c**2) for x in (1.0, 2.0, 3.0)}
+for name, (score, eta, right_variance) in walks.items():
     g = torch.Generator().manual_seed(14)
     a, xi = torch.zeros(20_000, 2), torch.randn(20_000, 2, generator=g)
     for _ in range(60):
         a, xi = remembering_step(score, a, xi, eta, g)
-    return a.var()
-
-
-flat = variance_of_walk(torch.zeros_like, 0.01) / (60 * 0.01)
-check("exercise 6: spread on flat ground over n eta", flat, above=0.95, below=1.05)
-for ratio in (1.0, 2.0, 3.0):
-    found = variance_of_walk(lambda a: -a / c**2, ratio * c**2) / c**2
-    check(f"exercise 6: V / c^2 at eta = {ratio:g} c^2", found, above=0.97, below=1.03)
+    check(f"exercise 6: {name}", a.var() / right_variance, above=0.97, below=1.03)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
