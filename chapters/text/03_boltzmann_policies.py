@@ -201,8 +201,8 @@ show(
 
 # %% [markdown]
 # **What you should see.** On the left the climbers: most on three spots (enlarged), the others on the plains, which
-# have no slope. In the middle the Gaussian: its mean (cross) lies *between* the hills, where acting is useless. On the
-# right the Boltzmann density: all three hills, each with some play around its top.
+# have no slope. In the middle the Gaussian: its mean (cross) lies *between* the hills, where $Q$ is low. On the right
+# the Boltzmann density: all three hills, each with some play around its top.
 #
 # The climbers go where much of the square slopes, not where it is best: two in five reach the best hill, which holds 58
 # % of the Boltzmann density.
@@ -248,9 +248,9 @@ check("entropy here and in BoxBoltzmann", abs(entropy(p) - exact.entropy()), bel
 # ### Step 1: what the policy should maximise
 #
 # The greedy choice is to maximise $E_\pi[Q]$, the mean grade under a policy $\pi$. Its answer is a single point. But
-# the critic is an estimate, and its top is where its errors are largest. A policy that always does the same never finds
-# out about the rest. And when two ways are equally good, why drop one? So we pay for randomness, $\alpha$ per unit of
-# entropy. This is the *maximum-entropy objective* $J(\pi)=E_\pi[Q]+\alpha\,H(\pi)$.
+# the critic is an estimate, and what stands out at its top may be an error. A policy that always does the same never
+# finds out about the rest. And when two ways are equally good, why drop one? So we pay for randomness, $\alpha$ per
+# unit of entropy. This is the *maximum-entropy objective* $J(\pi)=E_\pi[Q]+\alpha\,H(\pi)$.
 #
 # ### Step 2: its maximiser
 #
@@ -302,7 +302,7 @@ check("gap of one hill against alpha log 1/M", difference, below=1e-5)
 # %% [markdown]
 # Losing two of three hills costs 0.055. For scale: knowing nothing at all, the uniform density, costs 0.431. (Only gaps
 # mean something: a constant added to $Q$ shifts $J$.) And $E[Q]$ is even *higher* than at the optimum. Whether a method
-# that maximises $J$ keeps all modes has to be measured on its own.
+# that maximises $J$ keeps all hills has to be measured on its own.
 #
 # ### Step 3: temperature
 #
@@ -561,6 +561,8 @@ for box in (True, False):
     check(f"exercise 1, {name}: covariance", (mine - theirs)[1:].abs().max(), below=0.002)
     if box:
         check("exercise 1, in the box: greatest coordinate", farthest, below=1 + 1e-6)
+again = (landing(langevin_step, box)[0] - mine).abs().max()
+check("exercise 1: difference when the same seed runs again", again, below=1e-9)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -1185,7 +1187,6 @@ for name, (drift, variance) in recipes.items():
 #
 # **Reflect.** Without drift a folded step leads from $a$ to $b$ as often as back, so the uniform density stays uniform.
 #
-#
 # We compare on $Q=0$, with $\eta=0.01$.
 
 # %%
@@ -1491,7 +1492,7 @@ for name, (score, eta, right_variance) in walks.items():
 # * A critic is the mean discounted return after doing $a$ in $s$ and then following *one* policy. It grades; it does
 #   not choose.
 # * The policy with the largest $E[Q]+\alpha H$ is $e^{Q/\alpha}/Z$. Losing all but a share $M$ of it costs only
-#   $\alpha\log\frac1M$: a high $J$ does not prove that all modes are there.
+#   $\alpha\log\frac1M$: a high $J$ does not prove that all hills are there.
 # * Cooling raises $E[Q]$ and lowers the entropy. Only $Q/\alpha$ counts, up to a constant.
 # * The score $\nabla Q/\alpha$ needs no $Z$. It does not see the wall; mirrors do.
 # * Langevin dynamics leaves $p$ as it is, up to a bias of order $\eta$. The narrowest hill sets the step ($\eta<4c^2$).

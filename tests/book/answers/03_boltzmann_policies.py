@@ -50,6 +50,12 @@ def langevin_step(score, a, eta, generator, box=True):
     return reflect(a) if box else a
 
 
+# %% 1 | wrong | random numbers of its own
+def langevin_step(score, a, eta, generator, box=True):
+    a = a + eta / 2 * score(a) + eta**0.5 * torch.randn_like(a)
+    return reflect(a) if box else a
+
+
 # %% 1 | right | a draw of the normal around the drifted point
 def langevin_step(score, a, eta, generator, box=True):
     b = torch.normal(a + 0.5 * eta * score(a), math.sqrt(eta), generator=generator)
