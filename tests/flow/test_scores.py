@@ -484,8 +484,8 @@ def beside_zero(estimate, m):
     return math.sqrt((variance + bias) / size), math.sqrt(max(bias, 0.0) / size)
 
 
-# target, t, then (error, bias): of 128 box proposals; of 96 with 32 exact own samples; of 96 with 32
-# of these moved uphill
+# target, t, then (error, bias): of 128 box proposals; of 96 with 32 exact own samples; of 96 with
+# 32 of these moved uphill
 SEVENTEEN = [
     (two_peaks, 0.3, (0.50, 0.23), (0.24, 0.03), (0.13, 0.02)),
     (two_peaks, 0.8, (2.04, 0.52), (1.31, 0.45), (0.14, 0.01)),
