@@ -987,8 +987,8 @@ show(
 # only in the limit.
 #
 # The table has the reason: at eight dimensions one proposal in 128 decides. (Two narrow peaks in an empty box are a
-# hard case on purpose.) What helps most is to move own samples up the gradient of $Q$ before they are blurred; their
-# density stays known (`uphill`, checked).
+# hard case on purpose.) What helps most is to move good own samples up the gradient of $Q$ before they are blurred;
+# their density stays known (`uphill`, checked).
 
 # %% [markdown]
 # ## Explorer
