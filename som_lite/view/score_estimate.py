@@ -26,6 +26,7 @@ COUNTS = (4, 16, 64, 256)
 TIMES = Slider(0.05, 0.95, 0.05, 0.4, "noise level")
 CELLS = 9
 LONGEST = 2.0  # speed at which an arrow is cut
+HIGHEST = 30.0  # error at which a curve is cut: four decades hold all that can be used
 
 
 def score_estimate_explorer(
@@ -71,9 +72,9 @@ def score_estimate_explorer(
         description="Left, over the target density: the exact field -v in black and, in orange, "
         "its estimate from K values of Q at each point; long arrows are cut. Right, against t on a "
         "logarithmic axis: the root mean square error over points of the path, and the effective "
-        "sample size as a share of K, with marks at the chosen t. With the posterior mean and "
-        "proposals in the box the error stays small at every t; the gradient estimator and "
-        "unbounded proposals lose all accuracy towards t = 1.",
+        "sample size as a share of K, with marks at the chosen t; errors are cut at "
+        f"{HIGHEST:g}. With the posterior mean and proposals in the box the error stays small at "
+        "every t; the gradient estimator and unbounded proposals lose all accuracy towards t = 1.",
     )
 
 
@@ -132,7 +133,7 @@ def _cut(arrows: np.ndarray) -> np.ndarray:
 def _curve_panel(ax: Axes):
     """Right: the error and the effective share of the K proposals against t, on fixed limits."""
     times = TIMES.positions
-    ax.set(xlim=(0, 1), ylim=(2e-3, 1e6), yscale="log", xlabel="$t$")
+    ax.set(xlim=(0, 1), ylim=(2e-3, 60), yscale="log", xlabel="$t$")
     drawn = {}
     for kind in ("error", "reference"):
         (line,) = ax.plot(times, np.ones(len(times)), color=COLOURS[kind], linestyle=LINES[kind])
@@ -141,7 +142,7 @@ def _curve_panel(ax: Axes):
     plots.key(
         ax,
         {
-            "root mean square error of $v$": ("error", "line"),
+            f"root mean square error of $v$, cut at {HIGHEST:g}": ("error", "line"),
             "ESS / K": ("reference", "line"),
         },
         ncols=1,
@@ -150,7 +151,7 @@ def _curve_panel(ax: Axes):
     def place(t: float, K: int, rows: list[dict]) -> None:
         here = times.index(t)
         for kind, values in (
-            ("error", [row["rmse"] for row in rows]),
+            ("error", [min(row["rmse"], HIGHEST) for row in rows]),
             ("reference", [row["ess"] / K for row in rows]),
         ):
             line, mark = drawn[kind]

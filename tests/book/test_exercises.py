@@ -38,8 +38,6 @@ from tests.book.book import CHAPTERS, ROOT, code_cells, read, section, tags
 ANSWERS = ROOT / "tests" / "book" / "answers"
 # The chapters whose checks have not met wrong answers yet. Shorten this list.
 UNTRIED = {
-    "03_boltzmann_policies",
-    "04_score_without_samples",
     "05_probability_flow_ode",
     "06_meanflow_from_q",
     "09_som_on_mujoco",

@@ -120,6 +120,13 @@ def test_extreme_settings_stay_on_the_picture(explorer):
                     assert low < min(line.get_ydata()) and max(line.get_ydata()) < high
 
 
+def test_an_error_beyond_the_picture_is_cut_and_the_title_has_it(explorer):
+    explorer.set(t=0.95, K=16, estimator="gradient", proposals="unbounded")
+    axis = next(a for a in explorer.moving if type(a).__name__ == "Line2D").axes
+    assert shown(explorer)[0] > 1e4
+    assert max(max(line.get_ydata()) for line in axis.lines) == pytest.approx(30)
+
+
 def test_takes_a_box_density_and_a_temperature():
     """A slope on the box with its exact answer by quadrature; alpha reaches the estimator."""
 
