@@ -42,7 +42,7 @@
 #
 # * **linear**: $\mu_t=1-t$, $\sigma_t=t$, the path of the chapters before;
 # * **VP**, variance preserving: $\mu_t=\exp\big(-\frac12\int_0^t\beta_\tau d\tau\big)$ and $\sigma_t^2=1-\mu_t^2$,
-#   with a rate $\beta_t$ that rises linearly from 0.1 to 20. The usual path of diffusion models;
+#   with a rate $\beta_t$ that rises linearly from 0.1 to 20. The usual diffusion path;
 # * **VE**, variance exploding: $\mu_t=1$, and $\sigma_t$ grows geometrically from 0.01 to 10.
 #
 # **Three functions.** The *score* $s(a,t)=\nabla_a\log p_t(a)$ points uphill in log density. The *posterior mean*
@@ -81,7 +81,7 @@ paths = {"linear": Linear(), "VP": VP(), "VE": VE()}
 linear, vp, ve = paths.values()
 
 
-def seeded(seed):
+def rng(seed):
     return torch.Generator().manual_seed(seed)
 
 
@@ -118,12 +118,11 @@ def walk_back(score, path, a, times, amount, generator):
 hills = GaussianMixture(
     doubles([-1.6], [0.3], [1.9]), doubles(0.25, 0.4, 0.2), doubles(0.4, 0.35, 0.25)
 )
-walkers = normals(4000, 1, seeded(0))
+walkers = normals(4000, 1, rng(0))
 walk_times = torch.linspace(1, 0, 401, dtype=torch.float64)
 hill_score = partial(hills.noised_score, path=vp)
 walks = {
-    amount: walk_back(hill_score, vp, walkers, walk_times, amount, seeded(20))
-    for amount in (0.0, 1.0)
+    amount: walk_back(hill_score, vp, walkers, walk_times, amount, rng(20)) for amount in (0.0, 1.0)
 }
 
 # %% tags=["hide-input"]
@@ -194,7 +193,7 @@ for amount, walked in walks.items():
 # %%
 toy = three_modes()
 blobs = GaussianMixture(toy.means.double(), toy.stds.double(), toy.weights.double())
-starts = normals(300, 2, seeded(1))  # noise for all comparisons of solvers
+starts = normals(300, 2, rng(1))  # noise for all comparisons of solvers
 points = doubles([0.3, -0.4], [-1.0, 0.5], [1.2, 0.9], [-0.6, -1.5], [0.1, 1.4], [2.0, -0.3])
 point_times = torch.linspace(0.05, 0.95, 6, dtype=torch.float64)[:, None]  # one for each point
 
@@ -387,7 +386,7 @@ def step_2_errors(path, cells=240, t=0.3):
 
 def sde_variance(path, end=0.8, steps=200, rows=20_000):
     """After following the SDE from a_0 = 0; not up to t = 1, where g of the linear path is infinite."""
-    generator, h = seeded(2), end / steps
+    generator, h = rng(2), end / steps
     a = path.sigma(0.0) * normals(rows, 1, generator)
     for i in range(steps):
         t = (i + 0.5) * h  # the rates at the middle of the step
@@ -612,7 +611,7 @@ show(
 # But rounding errors of about $10^{-7}$ are divided by $t$, or by $1-t$. Here are both formulas in 32 bits.
 
 # %%
-clean, fresh = blobs.sample(500, seeded(3)), normals(500, 2, seeded(4))
+clean, fresh = blobs.sample(500, rng(3)), normals(500, 2, rng(4))
 at_zero = velocity_on(linear)(clean, column(clean, 1e-9))
 check("v(a, 0) = -a", largest(at_zero + clean), below=1e-6)
 at_one = velocity_on(linear)(fresh, column(fresh, 1 - 1e-9))
@@ -724,8 +723,8 @@ check("mismatch of the linear path", mismatch(linear), below=1e-7)  # rounding
 
 # %%
 v_linear = velocity_on(linear)
-line_times = 0.3 + 0.5 * torch.rand(200, 1, generator=seeded(5), dtype=torch.float64)
-on_lines = linear.noise(blobs.sample(200, seeded(6)), normals(200, 2, seeded(7)), line_times)
+line_times = 0.3 + 0.5 * torch.rand(200, 1, generator=rng(5), dtype=torch.float64)
+on_lines = linear.noise(blobs.sample(200, rng(6)), normals(200, 2, rng(7)), line_times)
 
 
 def landing(h, steps=20):
@@ -759,6 +758,7 @@ check("Heun's error over that with half the step", heun_off[0] / heun_off[1], ab
 #
 # (Chen et al., 1806.07366.) The check compares the difference quotient of $\log p_t$ along lines with the divergence,
 # itself by differences.
+
 
 # %%
 def log_p(a, t):
@@ -919,6 +919,15 @@ def walk(velocity, a, times, step):
 
 solvers = {"Euler": (euler_step, 1), "Heun": (heun_step, 2), "RK4": (rk4_step, 4)}  # calls per step
 tilted = partial(solve, lambda a, t: 4 * t**3 + 0 * a, torch.zeros(1, 1), 1.0, 0.0, 1)
+linear_ends = ode.reference_solve(v_linear, starts, tol=1e-10)
+
+
+def order_of(solve_in, counts):
+    """Minus the slope of the error against the number of steps."""
+    off = [apart(solve_in(n), linear_ends) for n in counts]
+    return -np.polyfit(np.log(counts), np.log(off), 1)[0]
+
+
 even = torch.linspace(1, 0, 9, dtype=torch.float64)
 off = largest(walk(v_linear, starts, even, heun_step) - solve(v_linear, starts, steps=8))
 check("walk on an even grid against solve", off, below=1e-12)
@@ -990,6 +999,7 @@ check("exercise 2: |order - 2|", abs(measured - 2), below=0.2)
 # so $z\cdot(Jz)$ is an unbiased estimate of the trace. The integral of the divergence rides along as one more
 # coordinate, under the same solver.
 
+
 # %%
 def divergence(velocity, a, t):
     total = torch.zeros_like(a[..., 0])
@@ -1055,15 +1065,6 @@ for name, path in paths.items():
         ends = [solve(velocity_on(path), noise, steps=n // calls, step=step) for n in call_counts]
         solver_errors[name, solver] = [apart(end, judge) for end in ends]
 
-linear_ends = ode.reference_solve(v_linear, starts, tol=1e-10)
-
-
-def order_of(solve_in, counts):
-    """Minus the slope of the error against the number of steps."""
-    off = [apart(solve_in(n), linear_ends) for n in counts]
-    return -np.polyfit(np.log(counts), np.log(off), 1)[0]
-
-
 for solver, (step, order) in solvers.items():  # calls per step happen to be the order
     measured = order_of(lambda n: solve(v_linear, starts, steps=n, step=step), [48, 96, 192])  # noqa: B023
     print(f"{solver:<6} measured order {measured:.5f}")
@@ -1104,8 +1105,8 @@ for (name, solver), off in solver_errors.items():
 # density it must have mass 1 over the plane.
 
 # %%
-likelihood = log_likelihood(v_linear, normal(1.0).log_prob, blobs.sample(200, seeded(8)))
-known = blobs.log_prob(blobs.sample(200, seeded(8)))
+likelihood = log_likelihood(v_linear, normal(1.0).log_prob, blobs.sample(200, rng(8)))
+known = blobs.log_prob(blobs.sample(200, rng(8)))
 check("largest error of log p_0", (likelihood - known).abs().max(), below=1e-3)
 
 sixty, cell = mesh(60, reach=4.5)
@@ -1114,7 +1115,7 @@ total_mass = cell**2 * on_cells(v_linear, normal(1.0).log_prob).exp().sum()
 check("|mass - 1|", abs(total_mass - 1), below=1e-3)
 
 # %% [markdown]
-# Mass 1 alone proves little: *every* flow conserves mass, also that of a badly trained network.
+# Mass 1 alone proves little: *every* flow conserves it, also that of a badly trained network.
 #
 # Now the claim of step 6. Take VP with $\beta$ up to 5, started in $\mathcal N(0,\sigma_1^2I)$. The likelihood gives the
 # density of what this sampler really draws.
@@ -1155,7 +1156,7 @@ schedule_explorer(blobs)
 # 4. **Too few steps at a stiff end.** Four Heun steps on VP, for the same blobs made ten times tighter.
 
 # %%
-crowd = normals(2000, 2, seeded(9))
+crowd = normals(2000, 2, rng(9))
 tight = GaussianMixture(blobs.means, 0.1 * blobs.stds, blobs.weights)
 
 
@@ -1206,11 +1207,10 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** 1: no blob at all. Read forwards the flow spreads the blobs until they fill the plane, and
-# squeezes the gaps between them to thin seams; that is where most of our noise happened to lie. 2: one blob, and in it a
+# **What you should see.** 1: no blob at all. Read forwards the flow spreads the blobs, and squeezes the gaps between
+# them, where most of our noise happened to lie, to thin seams. 2: one blob, and in it a
 # knot instead of a cloud: too sharp, and here also all in the strongest mode. 3: a crowd in one blob. A start of a tenth
-# of the width looks, to the flow, like points from the middle of $p_1$. 4: points everywhere, except in the small
-# blobs.
+# of the width looks, to the flow, like points from the middle of $p_1$. 4: points everywhere, except in the blobs.
 #
 # ### Why higher orders fail first
 #
@@ -1223,7 +1223,19 @@ show(
 # For $y$ of 4 and more all of them *stretch*, the higher the power, the worse in the end. A problem with large $y$ for
 # any step one would like to take is called **stiff**.
 
+
 # %%
+only_point = GaussianMixture(doubles([0.7, -0.3]), doubles(0.0), doubles(1.0))
+
+
+def shrinking(path, step, n):
+    """By which factor each of n steps changes the offset from the data point, along (1, 0)."""
+    noise = only_point.means + doubles([1.0, 0.0])
+    line = solve(velocity_on(path, only_point), noise, steps=n, step=step, trajectory=True)
+    offset = (line - only_point.means)[:, 0, 0]
+    return offset[1:] / offset[:-1]
+
+
 lambdas = doubles(0.5, 1.0, 2.0, 4.0, 8.0)[:, None]
 series = {
     "Euler": 1 - lambdas,
@@ -1261,6 +1273,7 @@ print(f"                  lambda at t = 0 {rate[0]:.4f}, at t = 0.25 {rate[100]:
 # 30 % too long. The noise goes from $\eta=0$ (ODE) to twice that of the usual reverse SDE. The judge is the sliced
 # Wasserstein distance to true samples (chapter 01); the floor is that between two sets of true samples.
 
+
 # %%
 def pushed(s, t, low, high, size):
     return s + size * ((t > low) & (t < high)) * torch.tensor([1.0, 0.0])
@@ -1272,7 +1285,7 @@ spoilt = {
     "30 % too long": lambda s, t: 1.3 * s,
     "exact": lambda s, t: s,
 }
-truths = [toy.sample(2000, seeded(30 + k)) for k in range(8)]
+truths = [toy.sample(2000, rng(30 + k)) for k in range(8)]
 levels = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 
@@ -1284,7 +1297,7 @@ def distance_with(spoil, level):
     """Of the samples made with a spoilt score and an amount of noise."""
     times = torch.linspace(1, 0, 201)
     wrong = lambda a, t: spoil(toy.noised_score(a, t, vp), t)  # noqa: E731
-    ends = walk_back(wrong, vp, crowd.float(), times, level, seeded(10))[-1]
+    ends = walk_back(wrong, vp, crowd.float(), times, level, rng(10))[-1]
     return np.mean([distance(ends, truth) for truth in truths[:4]])
 
 
@@ -1331,7 +1344,7 @@ show(
 # %% [markdown]
 # ## Exercises
 #
-# Exercises 1 and 2, the core, stand in the code section. The functions and mixtures are those of the chapter.
+# Exercises 1 and 2, the core, stand in the code section.
 
 # %% [markdown]
 # ### 3. Find the bugs · ●●○ · 15 min
@@ -1358,14 +1371,12 @@ def entropy_of_samples(velocity, count, generator):
 
 
 one_blob = velocity_on(linear, GaussianMixture(doubles([0.5, -0.2]), doubles(0.4), doubles(1.0)))
-off = entropy_of_samples(one_blob, 2000, seeded(11)) - math.log(2 * math.pi * math.e * 0.2**2)
+off = entropy_of_samples(one_blob, 2000, rng(11)) - math.log(2 * math.pi * math.e * 0.2**2)
 # 2000 samples leave an uncertainty of .02
 check("exercise 3: error of the entropy", abs(off), below=0.08)
-half_noise = solve(v_linear, 0.5 * normals(2000, 2, seeded(12)), steps=20, step=rk4_step)
+half_noise = solve(v_linear, 0.5 * normals(2000, 2, rng(12)), steps=20, step=rk4_step)
 grown = log_likelihood(v_linear, lambda a: 0 * a[..., 0], half_noise, steps=20).mean()
-off = (
-    entropy_of_samples(v_linear, 2000, seeded(11)) - math.log(2 * math.pi * math.e * 0.5**2) + grown
-)
+off = entropy_of_samples(v_linear, 2000, rng(11)) - math.log(2 * math.pi * math.e * 0.5**2) + grown
 # both means are uncertain by about .03
 check("exercise 3: the same for the three blobs", abs(off), below=0.15)
 
@@ -1412,17 +1423,6 @@ check("exercise 3: the same for the three blobs", abs(off), below=0.15)
 # %% tags=["exercise", "raises-exception"]
 def prediction():
     raise NotImplementedError
-
-
-dirac = GaussianMixture(doubles([0.7, -0.3]), doubles(0.0), doubles(1.0))
-
-
-def shrinking(path, step, n):
-    """By which factor each of n steps changes the offset from the data point, along (1, 0)."""
-    noise = dirac.means + doubles([1.0, 0.0])
-    line = solve(velocity_on(path, dirac), noise, steps=n, step=step, trajectory=True)
-    offset = (line - dirac.means)[:, 0, 0]
-    return offset[1:] / offset[:-1]
 
 
 landing_n, no_jump_n, nearer_n = prediction()
@@ -1479,7 +1479,6 @@ check(
     "exercise 5: DDIM against Euler on the linear path", largest(on_linear - linear_8), below=1e-9
 )
 
-only_point = GaussianMixture(doubles([0.7, -0.3]), doubles(0.0), doubles(1.0))
 jumped = ddim_solve(vp, partial(only_point.posterior_mean, path=vp), starts, doubles(1.0, 0.4, 0.0))
 check(
     "exercise 5: two steps to a single data point", largest(jumped - only_point.means), below=1e-9
@@ -1537,10 +1536,10 @@ def entropy_by_divergence(velocity, a0, generator):
 wide_cells, side = mesh(200, reach=4.5)
 log_p0 = blobs.log_prob(wide_cells)
 true_entropy = -(side**2 * log_p0.exp() * log_p0).sum()
-data_4000 = blobs.sample(4000, seeded(13))
-estimate = entropy_by_divergence(v_linear, data_4000, seeded(14))
+data_4000 = blobs.sample(4000, rng(13))
+estimate = entropy_by_divergence(v_linear, data_4000, rng(14))
 check("exercise 6: error of the entropy", abs(estimate - true_entropy), below=0.1)
-twice_v = entropy_by_divergence(lambda a, t: 2 * v_linear(a, t), data_4000, seeded(14))
+twice_v = entropy_by_divergence(lambda a, t: 2 * v_linear(a, t), data_4000, rng(14))
 wanted = math.log(2 * math.pi * math.e) + 2 * (true_entropy - math.log(2 * math.pi * math.e))
 check("exercise 6: the same for the false velocity", abs(twice_v - wanted), below=0.2)
 
@@ -1577,8 +1576,7 @@ check("exercise 6: the same for the false velocity", abs(twice_v - wanted), belo
 # * Noise is a flow along minus the score. So $v=f_ta-\frac12g_t^2s$, and any amount of noise may be swapped for score.
 # * On every path $a=\mu m+\sigma E[\varepsilon]$, $E[\varepsilon]=-\sigma s$, $v=\dot\mu m+\dot\sigma E[\varepsilon]$.
 #   Linear: $v=(a-m)/t=-(a+t\,s)/(1-t)$. VP: $v=-\frac12\beta(a+s)$.
-# * The paths are one flow in the coordinates $a/\mu$ and $\rho=\sigma/\mu$. A path decides what the solver and the
-#   network see.
+# * The paths are one flow in the coordinates $a/\mu$ and $\rho=\sigma/\mu$.
 # * Near $t=0$ use the score, near $t=1$ the posterior mean. What the start misses, the samples miss.
 # * Orders 1, 2, 4 hold for small steps. At few calls, or a stiff end, Euler can win.
 # * $\frac{d}{dt}\log p_t(a_t)=-\nabla\!\cdot v$ gives exact likelihoods. Probes must be independent of the noise.
