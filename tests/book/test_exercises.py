@@ -40,7 +40,6 @@ ANSWERS = ROOT / "tests" / "book" / "answers"
 UNTRIED = {
     "03_boltzmann_policies",
     "04_score_without_samples",
-    "06_meanflow_from_q",
     "09_som_on_mujoco",
 }
 AT_LEAST = {"wrong": 3, "right": 2}
