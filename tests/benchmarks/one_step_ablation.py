@@ -1,8 +1,9 @@
 """What each ingredient of the one-step sampler buys: the default setting with one thing changed.
 
     python tests/benchmarks/one_step_ablation.py [--updates 1000] [--seeds 3] [--out FILE]
+        [--changed ROW ...] [--step-sizes RATE ...]
 
-Every row tries three step sizes on a seed of its own, keeps the one with the smallest distance, and
+Every row tries some step sizes on a seed of its own, keeps the one with the smallest distance, and
 is then trained on the seeds shown. Writes a Markdown table beside this script. Rows that the table
 already holds are not run again, so an interrupted run goes on where it stopped; delete the file to
 start anew.
@@ -149,11 +150,12 @@ CHANGES = {
 }
 
 HEAD = """\
-`python tests/benchmarks/one_step_ablation.py --updates {updates} --seeds {seeds}` (one core)
+`python tests/benchmarks/one_step_ablation.py --updates {updates} --seeds {seeds}
+--step-sizes {sizes}` (one core)
 
 Sliced 2-Wasserstein distance to exact samples for 1 and 20 steps, mean over seeds with the smallest
 and the largest; its floor, between exact sets; E[Q] in per cent off the exact value and worst error
-of a mode's mass for one step. The step size is the best of {sizes} on seed {tuning}.
+of a mode's mass for one step. The step size is the best of these on seed {tuning}.
 
 | target | changed | step size | distance, 1 step | 20 steps | floor | E[Q] | mass |
 |---|---|---|---|---|---|---|---|
@@ -186,15 +188,15 @@ def spread(values: list[float]) -> str:
     return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
-def line(name: str, what: str, change: Change, updates: int, seeds: int) -> str:
+def line(name: str, what: str, change: Change, args: argparse.Namespace) -> str:
     target = TARGETS[name]()
 
     def run(seed: int, rate: float):
-        return fit_and_judge(target, change, seed, rate, updates)
+        return fit_and_judge(target, change, seed, rate, args.updates)
 
-    rate = min(STEP_SIZES, key=lambda rate: run(TUNING_SEED, rate)[1][2])
-    found = [run(seed, rate) for seed in range(seeds)]
-    off, mass = (sum(f[1][i] for f in found) / seeds for i in range(2))
+    rate = min(args.step_sizes, key=lambda rate: run(TUNING_SEED, rate)[1][2])
+    found = [run(seed, rate) for seed in range(args.seeds)]
+    off, mass = (sum(f[1][i] for f in found) / args.seeds for i in range(2))
     cells = [name, what, f"{rate:g}", spread([f[1][2] for f in found])]
     cells += [spread([f[20][2] for f in found]), f"{floor(target):.3f}"]
     return f"| {' | '.join(cells)} | {off:+.1f} % | {mass:.3f} |\n"
@@ -204,20 +206,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--updates", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--changed", nargs="+", choices=CHANGES, default=list(CHANGES))
+    parser.add_argument("--step-sizes", nargs="+", type=float, default=STEP_SIZES)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=["four bumps", "ring"])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not args.out.exists():
         head = HEAD.format(
-            updates=args.updates, seeds=args.seeds, sizes=STEP_SIZES, tuning=TUNING_SEED
+            updates=args.updates,
+            seeds=args.seeds,
+            sizes=" ".join(f"{size:g}" for size in args.step_sizes),
+            tuning=TUNING_SEED,
         )
         args.out.write_text(head, encoding="utf-8")
     for name in args.target:
-        for what, change in CHANGES.items():
+        for what in args.changed:
             if f"| {name} | {what} |" not in args.out.read_text(encoding="utf-8"):
                 with args.out.open("a", encoding="utf-8") as table:
-                    table.write(line(name, what, change, args.updates, args.seeds))
+                    table.write(line(name, what, CHANGES[what], args))
 
 
 if __name__ == "__main__":
