@@ -1,5 +1,6 @@
 """The settings of a training run: checked, written to JSON and read back, turned into a command."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,9 +10,9 @@ from som_lite.rl.agents import AGENTS, AgentConfig
 from som_lite.rl.agents.common import require
 
 # What may change when a run is continued, because it changes no row that is already written...
-FREE = ("steps", "checkpoint_every")
+FREE = ("steps", "checkpoint_every", "device", "threads")
 # ... and what is the reader's own affair, and not recorded at all.
-UNRECORDED = ("out", "progress")
+UNRECORDED = ("out", "progress", "restart")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TrainConfig:
     agent: str = "som"  # algorithm: som or sac
     steps: int = 1_000_000  # environment steps in all
     seed: int = 0  # decides weights, noise, start states and minibatches
-    device: str = "cpu"  # cpu, or cuda for the networks and the replay buffer
+    device: str = "cpu"  # of the networks and the replay buffer: cpu, cuda, cuda:1 ... or mps
     threads: int = 1  # CPU threads; one per run is best, several runs fill the cores
     start_steps: int = 5_000  # first steps taken with uniform random actions, without learning
     utd: float = 1.0  # updates per environment step after that
@@ -32,6 +33,7 @@ class TrainConfig:
     checkpoint_every: int = 50_000  # steps between checkpoints; Ctrl-C always writes one
     out: str = ""  # run folder; empty means runs/<agent>/<env>/seed<seed>
     progress: bool = True  # show a progress bar on stderr
+    restart: bool = False  # throw away what the run folder holds and begin anew
     config: AgentConfig | None = None  # settings of the agent; None: its defaults
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class TrainConfig:
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         below = f"below steps ({self.steps}), or nothing is learnt"
         require(self.start_steps < self.steps, "start_steps", self.start_steps, below)
+        device = re.fullmatch(r"cpu|cuda(:\d+)?|mps", self.device)
+        require(bool(device), "device", self.device, "cpu, cuda, cuda:N or mps")
         kind = AGENTS[self.agent][0]
         if self.config is None:
             object.__setattr__(self, "config", kind())

@@ -87,4 +87,4 @@ def test_ctrl_c_leaves_checkpoints_that_continue(tmp_path):
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command continues" in error
     for folder in folders:
-        assert Run(folder).load_checkpoint() is not None
+        assert Run(folder).checkpoints.steps()
