@@ -1,10 +1,11 @@
 """The settings of a training run: checked, written to JSON and read back, turned into a command."""
 
 import re
-from collections.abc import Iterator
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from som_lite.rl.agents import AGENTS, AgentConfig
 from som_lite.rl.agents.common import require
@@ -71,15 +72,17 @@ class TrainConfig:
         try:
             kind = AGENTS[values["agent"]][0]
             inner = {k: _tupled(v) for k, v in values["config"].items()}
+            for owner, given in ((cls, values), (kind, values["config"])):
+                _check_types(owner, given)
             if missing := [f.name for f in fields(kind) if f.name not in inner]:
                 raise TypeError(f"no {', '.join(missing)}")  # a default would be a guess
             return cls(**values | {"config": kind(**inner)})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"settings of another version of som_lite: {error}") from error
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What keeps `other` from continuing a run of this config, as `name: this -> other`."""
-        mine, theirs = dict(_leaves(self.to_dict())), dict(_leaves(other.to_dict()))
+        mine, theirs = leaves(self.to_dict()), leaves(other.to_dict())
         return [
             f"{name}: {mine.get(name)} -> {theirs.get(name)}"
             for name in sorted(mine.keys() | theirs.keys())
@@ -89,20 +92,42 @@ class TrainConfig:
     def command(self) -> str:
         """The command that makes this run: the task, the agent, and whatever is not a default."""
         default = TrainConfig(env=self.env, agent=self.agent)
-        plain = dict(_leaves(default.to_dict()))
+        plain = leaves(default.to_dict())
         words = ["som-lite train", f"--env {self.env}", f"--agent {self.agent}"]
-        for name, value in _leaves(self.to_dict()):
+        for name, value in leaves(self.to_dict()).items():
             if name in ("steps", "seed") or value != plain[name]:
                 words.append(_option(name, value))
         return " ".join(words)
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _check_types(owner: type, given: dict[str, Any]) -> None:
+    """Raise TypeError for a value of another type than the field it is meant for."""
+    for field in fields(owner):  # pyright: ignore[reportArgumentType]
+        if field.name in given and field.name != "config":
+            value = given[field.name]
+            if not _is_of(_tupled(value), field.type):
+                raise TypeError(f"{field.name} is {reprlib.repr(value)}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(x, get_args(kind)[0]) for x in value)
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, x) for x in get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one flat dict, with names such as config.gamma."""
+    flat = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            flat |= leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            flat[prefix + name] = value
+    return flat
 
 
 def _option(name: str, value: Any) -> str:

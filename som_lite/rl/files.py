@@ -69,6 +69,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, values
 
 
+def own_file(folder: Path, name: str, limit: int) -> Path:
+    """The path of a file of `folder` itself, of at most `limit` bytes.
+
+    Raises FileNotFoundError where there is none, ValueError for a link (which may lead anywhere)
+    and for a larger file.
+    """
+    path = folder / name
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, which is not followed")
+    if not path.is_file():
+        raise FileNotFoundError(f"no {name} in {folder}")
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{path} has {size:,} bytes, more than the {limit:,} that any run needs")
+    return path
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -1,7 +1,10 @@
 """The options of a training as a reader sees them: in groups, and found under other names."""
 
 import difflib
+import inspect
+import re
 from dataclasses import fields
+from typing import Any
 
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.config import TrainConfig
@@ -79,9 +82,10 @@ def unknown_option(option: str, agent: str) -> str:
     text = f"unknown option {option}"
     if near := _near(option, known(agent)):
         return f"{text}: did you mean {' or '.join(near)}?"
-    owners = [name for name in AGENTS if option.replace("_", "-") in known(name)]
+    owners = {name: near for name in AGENTS if (near := _near(option, known(name)))}
     if owners:
-        return f"{text}: it belongs to --agent {' and '.join(owners)}, not to {agent}"
+        found = "; ".join(f"{' and '.join(o)} of --agent {name}" for name, o in owners.items())
+        return f"{text} with --agent {agent}; there is {found}"
     return f"{text}: som-lite train --agent {agent} --help lists them"
 
 
@@ -95,3 +99,43 @@ def _near(option: str, options: list[str]) -> list[str]:
         return ends
     close = difflib.get_close_matches(word, last.values(), n=2, cutoff=0.75)
     return [o for o, name in last.items() if name in close]
+
+
+GROUPS = {
+    "what is learnt": ("env", "agent", "steps", "seed"),
+    "how it is learnt": ("start_steps", "utd", "capacity"),
+    "what is written": ("out", "restart", "eval_every", "eval_episodes", "checkpoint_every"),
+    "on this machine": ("device", "threads", "progress"),
+}
+
+
+def train_help(agent: str, about: str) -> str:
+    """The options of a training of `agent`, grouped by what they are for, with their defaults."""
+    lines = ["usage: som-lite train [options]", "", about]
+    told = explained(TrainConfig)
+    for title, names in GROUPS.items():
+        lines += ["", f"{title}:", *(_line(name, *told.pop(name)) for name in names)]
+    told.pop("config")
+    assert not told, f"options without a group: {', '.join(told)}"
+    lines += ["", f"settings of agent {agent}:"]
+    lines += [_line(f"config.{n}", *x) for n, x in explained(AGENTS[agent][0]).items()]
+    return "\n".join(lines)
+
+
+def explained(kind: type) -> dict[str, tuple[Any, str]]:
+    """name -> (default, the comment behind it in the source) of a dataclass's fields."""
+    comments = {}
+    for owner in reversed(kind.__mro__[:-1]):
+        found = re.findall(r"^    (\w+):[^#\n]*=[^#\n]*#\s*(.*)$", inspect.getsource(owner), re.M)
+        comments |= dict(found)
+    return {f.name: (f.default, comments.get(f.name, "")) for f in fields(kind)}
+
+
+def _line(name: str, default: Any, comment: str) -> str:
+    flag = name.replace("_", "-")
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    if isinstance(default, bool):
+        head, dot, last = flag.rpartition(".")
+        flag, shown = f"{head}{dot}[no-]{last}", "on" if default else "off"
+    text = f"  {f'--{flag}':28} {comment}"
+    return text if shown == "" else f"{text} ({shown})"

@@ -8,27 +8,35 @@ checkpoint/               the exact state of training; not part of a recorded ru
 """
 
 import csv
-import os
-import platform
 import shutil
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from array import array
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.agents.base import QAgent as Agent
 from som_lite.rl.agents.common import flatten, unflatten
 from som_lite.rl.checkpoint import Checkpoints
 from som_lite.rl.config import TrainConfig
-from som_lite.rl.files import atomic, read_json, read_tensors, sha256, write_json, write_tensors
+from som_lite.rl.files import (
+    atomic,
+    not_finite,
+    own_file,
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+)
+from som_lite.rl.provenance import commit, describe
 
-PACKAGES = ("som_lite", "torch", "numpy", "gymnasium", "mujoco")
 Row = dict[str, int | float]  # of the learning curve
 CURVE, POLICY, BEST = "curve.csv", "policy.safetensors", "policy_best.safetensors"
+LIMITS = {"config.json": 2**20, CURVE: 2**25, POLICY: 2**28, BEST: 2**28}  # bytes
+LARGEST = 100_000  # setting of an agent that is loaded, so that acting cannot fill the memory
 
 
 class Run:
@@ -74,7 +82,7 @@ class Run:
             for name in (CURVE, POLICY, BEST, "config.json"):
                 (folder / name).unlink(missing_ok=True)
         if not (folder / "config.json").exists():
-            write_json(folder / "config.json", _describe(config, _commit()))
+            write_json(folder / "config.json", describe(config, commit()))
         return cls(folder)
 
     @property
@@ -84,7 +92,7 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """Everything in config.json. Raises ValueError when that is not what a run writes."""
-        info = read_json(self.folder / "config.json")
+        info = read_json(own_file(self.folder, "config.json", LIMITS["config.json"]))
         if not isinstance(info.get("config"), dict):
             raise ValueError(f"{self.folder / 'config.json'} is damaged: it holds no settings")
         return info
@@ -96,9 +104,16 @@ class Run:
     def curve(self) -> dict[str, np.ndarray]:
         """The learning curve: column name -> values (NaN where nothing was logged)."""
         path = self._file(CURVE, "the run has not been evaluated yet")
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return {k: np.array([float(row[k] or "nan") for row in rows]) for k in rows[0]}
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                names, *rows = csv.reader(file)
+            if not {"step", "return_mean"} <= set(names):
+                raise ValueError("no columns step and return_mean")
+            table = [array("d", (float(x or "nan") for x in row)) for row in rows]
+            columns = zip(*table, strict=True) if rows else ((),) * len(names)
+            return dict(zip(names, map(np.array, columns), strict=True))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     def load_agent(self, device: str = "cpu", best: bool = False) -> Agent:
         """The trained agent, fit to act and to be looked at (to train on, resume the run).
@@ -108,10 +123,17 @@ class Run:
         path = self._file(BEST if best else POLICY, "the run has not written a policy yet")
         state, sizes = read_tensors(path)
         config = self.config()
+        _require_modest(path, config, sizes, sum(x.numel() for x in state.values()))
+        if bad := not_finite(state):
+            raise ValueError(f"{path} is damaged: {bad[0]} is not finite")
         agent = AGENTS[config.agent][1](
             sizes["obs_dim"], sizes["act_dim"], config.config, seed=config.seed, device=device
         )
-        unflatten(state, _policy(agent))
+        try:
+            unflatten(state, _policy(agent))
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{path} does not fit the settings of its run: {reason}") from error
         return agent
 
     def save_policy(self, agent: Agent, obs_dim: int, act_dim: int, name: str = POLICY) -> None:
@@ -135,7 +157,7 @@ class Run:
         """
         names = [n for n in (CURVE, POLICY, BEST) if (self.folder / n).exists()]
         hashes = {n: sha256(self.folder / n) for n in names}
-        known = _describe(config, self.info()["commit"])
+        known = describe(config, self.info()["commit"])
         known |= {"wall_s": round(wall_s, 1), "sha256": hashes}
         write_json(self.folder / "config.json", known)
 
@@ -159,10 +181,10 @@ class Run:
         return Run(folder)
 
     def _file(self, name: str, otherwise: str) -> Path:
-        path = self.folder / name
-        if not path.is_file():
-            raise FileNotFoundError(f"no {name} in {self.folder}: {otherwise}")
-        return path
+        try:
+            return own_file(self.folder, name, LIMITS[name])
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}: {otherwise}") from None
 
 
 def load_agent(run: "Run | str | Path", device: str = "cpu") -> Agent:
@@ -174,44 +196,14 @@ def _policy(agent: Agent) -> dict[str, Any]:
     return {name: part for name, part in agent.parts().items() if name in agent.policy_parts}
 
 
-def _describe(config: TrainConfig, commit: str | None) -> dict[str, Any]:
-    return {
-        "command": config.command(),
-        "config": config.to_dict(),
-        "seed": config.seed,
-        "commit": commit,
-        "packages": {"python": platform.python_version()} | _versions(),
-        "hardware": _hardware(config.device),
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"  # imported from a source tree
-    return versions
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, marked when files differ from it; None outside a checkout."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _hardware(device: str) -> str:
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    gpu = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
-    return f"{name}, {os.cpu_count()} cores{gpu}"
+def _require_modest(path: Path, config: TrainConfig, sizes: dict, numbers: int) -> None:
+    """Raise ValueError for an agent larger than its file: absurd settings must not fill memory."""
+    inner = vars(config.config)
+    widths = [sizes.get("obs_dim"), *inner["hidden"], sizes.get("act_dim")]
+    if not all(isinstance(x, int) and 0 <= x <= LARGEST for x in widths):
+        raise ValueError(f"{path} is damaged: its sizes are {sizes}")
+    settings = [x for x in inner.values() if isinstance(x, int)]
+    if max(settings, default=0) > LARGEST or len(widths) > 100:
+        raise ValueError(f"{path.parent} is refused: settings of its agent are above {LARGEST:,}")
+    if (needed := sum(a * b for a, b in pairwise(widths))) > numbers:
+        raise ValueError(f"{path} does not fit its settings: {numbers} numbers of {needed}")

@@ -69,7 +69,7 @@ def _loop(training: Training, on_row: Callable[[Training], None] | None) -> None
             move()
             bar.update(training.step - bar.n)
             if training.last is not None and training.last is not before:
-                bar.set_postfix_str(f"return {training.last['return_mean']:.1f}")
+                bar.set_postfix_str(f", return {training.last['return_mean']:.1f}")
                 if on_row is not None:
                     on_row(training)
             if training.step >= config.steps or training.stop():
