@@ -29,7 +29,6 @@ WORDS = {
     "candidates": "n-evaluate",
     "proposals": "K",
     "samples": "K",
-    "schedule": "path",
     "gpu": "device",
     "cuda": "device",
     "cpu": "device",

@@ -74,14 +74,13 @@ def interquartile_mean(x: Float[np.ndarray, "n *m"]) -> Float[np.ndarray, "*m"]:
 
 def bootstrap(
     x: Float[np.ndarray, "n *m"], statistic: Callable = interquartile_mean, draws: int = 2000
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Float[np.ndarray, "2 *m"]:
     """The ends of the 95 % percentile interval of `statistic` over seeds drawn with replacement.
 
     The draws are always the same, so that a table can be made again.
     """
     chosen = np.random.default_rng(0).integers(len(x), size=(draws, len(x)))
-    low, high = np.percentile([statistic(x[rows]) for rows in chosen], [2.5, 97.5], axis=0)
-    return low, high
+    return np.percentile([statistic(x[rows]) for rows in chosen], [2.5, 97.5], axis=0)
 
 
 def estimate(x: Float[np.ndarray, "n"], statistic: Callable) -> Interval:

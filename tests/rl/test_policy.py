@@ -71,7 +71,7 @@ def test_the_noise_belongs_to_the_seed(folder):
     [
         ([1.0], r"shape \(2,\) or \(B, 2\), got \(1,\)"),
         (np.zeros((1, 1, 2)), r"got \(1, 1, 2\)"),
-        (1.0, r"got \(\)"),
+        (np.array(1.0), r"got \(\)"),
         ([np.nan, 0], "must be finite"),
         ([1e300, 0], "must be finite"),
     ],

@@ -37,7 +37,7 @@ def test_a_table(runs):
 
 def test_other_settings_are_another_group(tmp_path):
     write(tmp_path / "a", [1.0], seed=0)
-    write(tmp_path / "b", [2.0], seed=1, device="cuda")
+    write(tmp_path / "b", [2.0], seed=1, threads=2)
     write(tmp_path / "c", [3.0], seed=1, utd=0.5)
     names = [agent for _, agent in by_group(find_runs([tmp_path]))]
     assert names == ["sac utd=0.5", "sac utd=1.0"]
