@@ -3,20 +3,22 @@
 import argparse
 import contextlib
 import io
+import json
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NoReturn
 
 import tyro
 
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.config import TrainConfig
+from som_lite.rl.device import require_device
 from som_lite.rl.envs import make_env
-from som_lite.rl.evaluate import evaluate, record_video
+from som_lite.rl.evaluate import Episodes, play, record_video
 from som_lite.rl.options import train_help, unknown_option
 from som_lite.rl.runs import Run
 from som_lite.rl.summary import find_runs, table
@@ -45,6 +47,13 @@ class EvaluateConfig:
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]  # run folder
     episodes: int = 10  # episodes to average over
     seed: int = 0  # decides start states and noise; the same seed gives the same numbers
+    n: int | None = None  # candidates of which the critic picks one; None: the run's n_evaluate
+    last: bool = False  # act with the last weights instead of their average
+    best: bool = False  # the policy of the best row of the curve instead of the last one
+    max_steps: int | None = None  # cut episodes after so many steps; None: the task's time limit
+    device: str = "cpu"  # of the networks: cpu, cuda, cuda:1 ... or mps
+    each: bool = False  # print a line for every episode
+    json: bool = False  # print JSON: settings, mean, spread, and every episode
     video: str = ""  # film one episode to this .mp4 or .gif
 
 
@@ -86,13 +95,39 @@ def _train_config(arguments: list[str]) -> TrainConfig:
 def evaluate_command(arguments: list[str]) -> None:
     """Print the mean and the standard deviation of the return, and write the video."""
     options = _parse(EvaluateConfig, prog="som-lite evaluate", args=arguments)
+    require_device(options.device)
     run = Run(options.run)
-    env, agent = run.config().env, run.load_agent()
-    returns = evaluate(agent, env, options.episodes, options.seed)
-    print(f"{env}: return {returns.mean():.1f} ± {returns.std():.1f}, episodes: {len(returns)}")
+    env, agent = run.config().env, run.load_agent(options.device, options.best)
+    averaged = False if options.last else None
+    episodes = play(
+        agent,
+        env,
+        options.episodes,
+        options.seed,
+        n=options.n,
+        averaged=averaged,
+        max_steps=options.max_steps,
+    )
+    print(_report(env, episodes, options))
     if options.video:
         total = record_video(agent, env, options.video, options.seed)
-        print(f"{options.video}: one episode, return {total:.1f}")
+        print(f"{options.video}: one episode, return {total:.1f}", file=sys.stderr)
+
+
+def _report(env: str, episodes: Episodes, options: EvaluateConfig) -> str:
+    """The episodes as JSON, or as a line or more of text."""
+    x, columns = episodes.returns, {name: v.tolist() for name, v in episodes._asdict().items()}
+    if options.json:
+        totals = {"return_mean": float(x.mean()), "return_std": float(x.std())}
+        return json.dumps({"env": env} | asdict(options) | totals | columns)
+    lines = [f"{env}: return {x.mean():.1f} ± {x.std():.1f}, episodes: {len(x)}"]
+    if options.each:
+        rows = zip(*columns.values(), strict=True)
+        ends = {True: "ended by the task", False: "time ran out"}
+        lines += [
+            f"episode {i}: return {r:.1f}, {n} steps, {ends[e]}" for i, (r, n, e) in enumerate(rows)
+        ]
+    return "\n".join(lines)
 
 
 def sweep_command(arguments: list[str]) -> None:

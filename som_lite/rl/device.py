@@ -42,6 +42,16 @@ def check_device(config: TrainConfig, obs_dim: int, act_dim: int) -> None:
         ) from error
 
 
+def require_device(name: str) -> None:
+    """Raise ValueError for a device that is not here."""
+    try:
+        torch.zeros(1, device=name)
+        torch.Generator(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason})") from error
+
+
 def check_memory(config: TrainConfig, obs_dim: int, act_dim: int) -> str:
     """What the replay buffer takes of what is free. Raises ValueError when it is more than that."""
     rows = min(config.capacity, config.steps)

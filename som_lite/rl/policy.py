@@ -39,7 +39,9 @@ class TrainedPolicy:
         if not np.isfinite(x).all():
             raise ValueError("obs must be finite, got NaN or infinity in it")
         batch = torch.from_numpy(np.atleast_2d(x)).to(self.agent.generator.device)
-        return self.agent.act(batch, explore=False).cpu().numpy().reshape(*x.shape[:-1], self.act_dim)
+        return (
+            self.agent.act(batch, explore=False).cpu().numpy().reshape(*x.shape[:-1], self.act_dim)
+        )
 
 
 def load_policy(

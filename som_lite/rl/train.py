@@ -43,7 +43,8 @@ def train(config: TrainConfig, on_row: Callable[[Training], None] | None = None)
             try:
                 _loop(training, on_row)
             except ValueError as error:
-                raise ValueError(f"{error}, at step {training.step}; {_kept(training)}") from error
+                where = f"stopped at step {training.step}"
+                raise ValueError(f"{error}; {where}, {_kept(training)}") from error
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"stopped at once; {_kept(training)}") from None
         if interrupted.is_set():

@@ -19,10 +19,6 @@ from som_lite.rl.replay import Replay
 from som_lite.rl.runs import BEST, Row, Run
 
 
-class Stopped(Exception):
-    """Raised inside an evaluation that was asked to stop."""
-
-
 class Training:
     """The state of a run in memory; `advance` takes it one environment step further.
 
@@ -113,9 +109,11 @@ class Training:
         config = self.config
         seed = derive(config.seed, 3, self.step)
         try:
-            returns = evaluate(_Stoppable(self), config.env, config.eval_episodes, seed)
-        except Stopped:
-            return
+            returns = evaluate(self.agent, config.env, config.eval_episodes, seed, stop=self.stop)
+        except KeyboardInterrupt:
+            if self.stop():
+                return  # the row stays due
+            raise
         row: Row = {"step": self.step, "wall_s": round(self.wall(), 2)}
         row |= {"return_mean": float(returns.mean()), "return_std": float(returns.std())}
         row |= {name: float(total) / self.counts[name] for name, total in self.sums.items()}
@@ -212,19 +210,6 @@ class Training:
             )
             self.episode += 1
             self.begin_episode()
-
-
-class _Stoppable:
-    """The agent of a training, which refuses to act once the training is asked to stop."""
-
-    def __init__(self, training: Training):
-        self.agent, self.stop = training.agent, training.stop
-        self.generator = training.agent.generator
-
-    def act(self, obs: Tensor, explore: bool) -> Tensor:
-        if self.stop():
-            raise Stopped
-        return self.agent.act(obs, explore)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

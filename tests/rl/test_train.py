@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from som_lite.rl.agents.common import derive
 from som_lite.rl.evaluate import evaluate
 from som_lite.rl.runs import Run
 from som_lite.rl.train import TrainConfig, Training, train
-from tests.rl.toys import SMALL
+from tests.rl.toys import SMALL, Glider
 
 
 def make_config(out, **changes):
@@ -296,7 +297,9 @@ def test_what_stops_being_finite_stops_the_run(tmp_path, monkeypatch, part, name
 
     monkeypatch.setattr(Training, "learn", learn)
     config = make_config(tmp_path / "run")
-    with pytest.raises(ValueError, match=f"no longer finite: .*{named}.*, at step 1[56]") as error:
+    with pytest.raises(
+        ValueError, match=f"no longer finite: .*{named}.*; stopped at step 1[56]"
+    ) as error:
         train(config)
     assert "run keeps the checkpoint of step 120" in str(error.value)
     assert Run(tmp_path / "run").checkpoints.steps()[-1] == 120
@@ -377,12 +380,12 @@ def test_ctrl_c_during_an_evaluation(tmp_path, monkeypatch, at):
     whole = outcome(train(make_config(tmp_path / "whole", **settings)))
     plain, steps = training_module.evaluate, []
 
-    def evaluate(agent, env, episodes, seed):
+    def evaluate(agent, env, episodes, seed, stop):
         if seed == derive(0, 3, at):
             os.kill(os.getpid(), signal.SIGINT)
             act = agent.act
             agent.act = lambda *a: steps.append(1) or act(*a)
-        return plain(agent, env, episodes, seed)
+        return plain(agent, env, episodes, seed, stop=stop)
 
     monkeypatch.setattr(training_module, "evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt, match=f"stopped at step {at}; the same command"):
@@ -440,3 +443,35 @@ def test_a_run_moves_to_another_kind_of_device(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="moves to device 'cpu'"):
         train(dataclasses.replace(config, steps=240))
     assert Run(config.folder).curve()["step"].tolist() == [80, 160, 240]
+
+
+class Spoilt(Glider):
+    """After 150 steps of training one number is wrong; evaluations make few steps."""
+
+    def __init__(self, what):
+        self.what, self.count = what, 0
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.count += 1
+        if self.count == 150:
+            obs = obs * np.nan if self.what == "observation" else obs
+            reward = {"nan": np.nan, "-inf": -np.inf}.get(self.what, reward)
+        return obs, reward, *rest
+
+
+for what in ("nan", "-inf", "observation"):
+    gym.register(f"Spoilt-{what}-v0", Spoilt, max_episode_steps=20, kwargs={"what": what})
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [("nan", "reward is nan"), ("-inf", "reward is -inf"), ("observation", "observation.* is nan")],
+)
+def test_a_task_that_gives_what_is_not_finite(tmp_path, what, named):
+    config = make_config(tmp_path / "run", env=f"Spoilt-{what}-v0")
+    with pytest.raises(ValueError, match=f"{named}.*; stopped at step 149, .* of step 120"):
+        train(config)
+    run = Run(config.folder)
+    assert run.checkpoints.steps()[-1] == 120 and run.curve()["step"].tolist() == [80]
+    assert all(torch.isfinite(x).all() for x in run.load_agent().state_dict().values())
