@@ -87,7 +87,7 @@ def _train_config(arguments: list[str]) -> TrainConfig:
             default=TrainConfig(agent=chosen.agent),
         )
     except ValueError as error:
-        if found := re.match(r"Unrecognized options: (--[^\s,=]+)", str(error)):
+        if found := re.search(r"Unrecognized options: (--[^\s,=]+)", str(error)):
             raise ValueError(unknown_option(found[1], chosen.agent)) from error
         raise
 
@@ -207,8 +207,10 @@ def _parse(kind: Any, **options: Any) -> Any:
     except SystemExit as end:
         if end.code == 0:  # --help
             raise
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()]
-    text = " ".join(line for line in lines[1:] if line)  # the first line is the title of the box
+    lines = [line.strip("│╭╮╰╯─ |+") for line in box.getvalue().splitlines()]
+    text = " ".join(
+        line for line in lines[1:] if line.strip("-")
+    )  # the first line is the title of the box
     raise ValueError(re.split("Argument helptext|For full helptext", text)[0].strip())
 
 
