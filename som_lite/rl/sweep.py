@@ -1,4 +1,4 @@
-"""Many runs: every agent on every task with every seed, as processes side by side.
+"""Many runs: every agent on every task with every seed and setting, as processes side by side.
 
 Each run is a `som-lite train` of its own, so whatever stops a sweep, the same command continues it.
 """
