@@ -36,6 +36,7 @@ from som_lite.rl.provenance import commit, describe
 Row = dict[str, int | float]  # of the learning curve
 CURVE, POLICY, BEST = "curve.csv", "policy.safetensors", "policy_best.safetensors"
 LIMITS = {"config.json": 2**20, CURVE: 2**25, POLICY: 2**28, BEST: 2**28}  # bytes
+BEGUN = {"checkpoint", "config.json.tmp"}  # what a run leaves that was killed as it began
 LARGEST = 100_000  # setting of an agent that is loaded, so that acting cannot fill the memory
 
 
@@ -52,7 +53,7 @@ class Run:
         """Raise ValueError unless the folder of `config` is free or holds a run it continues."""
         folder = config.folder
         if not (folder / "config.json").exists():
-            others = folder.is_dir() and {p.name for p in folder.iterdir()} - {"checkpoint"}
+            others = folder.is_dir() and {p.name for p in folder.iterdir()} - BEGUN
             if others or (folder.exists() and not folder.is_dir()):
                 raise ValueError(f"{folder} is not empty and is not a run: choose another --out")
         elif not config.restart:
@@ -77,6 +78,8 @@ class Run:
         cls.check(config)
         folder = config.folder
         folder.mkdir(parents=True, exist_ok=True)
+        for name in LIMITS:
+            (folder / f"{name}.tmp").unlink(missing_ok=True)  # half written by a killed process
         if config.restart:
             Checkpoints(folder / "checkpoint").clear()
             for name in (CURVE, POLICY, BEST, "config.json"):

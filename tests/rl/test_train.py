@@ -322,6 +322,15 @@ def test_recorded_results_without_checkpoint_are_not_overwritten(tmp_path):
     assert again == outcome(train(make_config(tmp_path / "other", seed=1)))
 
 
+def test_a_run_killed_as_it_began_can_begin_again(tmp_path):
+    config = make_config(tmp_path / "run", steps=80)
+    (config.folder / "checkpoint").mkdir(parents=True)
+    for left in ("config.json.tmp", "checkpoint/lock"):
+        (config.folder / left).write_text("{")
+        train(dataclasses.replace(config, restart=True))
+        assert not list(config.folder.rglob("*.tmp"))
+
+
 def test_restart_forgets_the_checkpoint(tmp_path):
     config = make_config(tmp_path / "run")
     whole = outcome(train(config))

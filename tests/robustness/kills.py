@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,12 +50,16 @@ def in_child(work: Callable[[], object], life: float | None = None) -> int:
         try:
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     if life is not None:
         time.sleep(life)
         os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL, "a training failed"
+    return status
 
 
 def die_at_write(number: int, during: bool) -> None:
