@@ -1,17 +1,19 @@
 """The settings of a training run: checked, written to JSON and read back, turned into a command."""
 
-from collections.abc import Iterator
+import re
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from som_lite.rl.agents import AGENTS, AgentConfig
 from som_lite.rl.agents.common import require
 
 # What may change when a run is continued, because it changes no row that is already written...
-FREE = ("steps", "checkpoint_every")
+FREE = ("steps", "checkpoint_every", "device", "threads")
 # ... and what is the reader's own affair, and not recorded at all.
-UNRECORDED = ("out", "progress")
+UNRECORDED = ("out", "progress", "restart")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class TrainConfig:
     agent: str = "som"  # algorithm: som or sac
     steps: int = 1_000_000  # environment steps in all
     seed: int = 0  # decides weights, noise, start states and minibatches
-    device: str = "cpu"  # cpu, or cuda for the networks and the replay buffer
+    device: str = "cpu"  # of the networks and the replay buffer: cpu, cuda, cuda:1 ... or mps
     threads: int = 1  # CPU threads; one per run is best, several runs fill the cores
     start_steps: int = 5_000  # first steps taken with uniform random actions, without learning
     utd: float = 1.0  # updates per environment step after that
@@ -32,6 +34,7 @@ class TrainConfig:
     checkpoint_every: int = 50_000  # steps between checkpoints; Ctrl-C always writes one
     out: str = ""  # run folder; empty means runs/<agent>/<env>/seed<seed>
     progress: bool = True  # show a progress bar on stderr
+    restart: bool = False  # throw away what the run folder holds and begin anew
     config: AgentConfig | None = None  # settings of the agent; None: its defaults
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class TrainConfig:
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         below = f"below steps ({self.steps}), or nothing is learnt"
         require(self.start_steps < self.steps, "start_steps", self.start_steps, below)
+        device = re.fullmatch(r"cpu|cuda(:\d+)?|mps", self.device)
+        require(bool(device), "device", self.device, "cpu, cuda, cuda:N or mps")
         kind = AGENTS[self.agent][0]
         if self.config is None:
             object.__setattr__(self, "config", kind())
@@ -67,15 +72,17 @@ class TrainConfig:
         try:
             kind = AGENTS[values["agent"]][0]
             inner = {k: _tupled(v) for k, v in values["config"].items()}
+            for owner, given in ((cls, values), (kind, values["config"])):
+                _check_types(owner, given)
             if missing := [f.name for f in fields(kind) if f.name not in inner]:
                 raise TypeError(f"no {', '.join(missing)}")  # a default would be a guess
             return cls(**values | {"config": kind(**inner)})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"settings of another version of som_lite: {error}") from error
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """What keeps `other` from continuing a run of this config, as `name: this -> other`."""
-        mine, theirs = dict(_leaves(self.to_dict())), dict(_leaves(other.to_dict()))
+        mine, theirs = leaves(self.to_dict()), leaves(other.to_dict())
         return [
             f"{name}: {mine.get(name)} -> {theirs.get(name)}"
             for name in sorted(mine.keys() | theirs.keys())
@@ -85,20 +92,42 @@ class TrainConfig:
     def command(self) -> str:
         """The command that makes this run: the task, the agent, and whatever is not a default."""
         default = TrainConfig(env=self.env, agent=self.agent)
-        plain = dict(_leaves(default.to_dict()))
+        plain = leaves(default.to_dict())
         words = ["som-lite train", f"--env {self.env}", f"--agent {self.agent}"]
-        for name, value in _leaves(self.to_dict()):
+        for name, value in leaves(self.to_dict()).items():
             if name in ("steps", "seed") or value != plain[name]:
                 words.append(_option(name, value))
         return " ".join(words)
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _check_types(owner: type, given: dict[str, Any]) -> None:
+    """Raise TypeError for a value of another type than the field it is meant for."""
+    for field in fields(owner):  # pyright: ignore[reportArgumentType]
+        if field.name in given and field.name != "config":
+            value = given[field.name]
+            if not _is_of(_tupled(value), field.type):
+                raise TypeError(f"{field.name} is {reprlib.repr(value)}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(x, get_args(kind)[0]) for x in value)
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, x) for x in get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one flat dict, with names such as config.gamma."""
+    flat = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            flat |= leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            flat[prefix + name] = value
+    return flat
 
 
 def _option(name: str, value: Any) -> str:

@@ -29,7 +29,7 @@ def test_config_tells_how_the_run_was_made(run):
     assert info["packages"]["torch"] == torch.__version__
     for name, digest in info["sha256"].items():
         assert hashlib.sha256((run.folder / name).read_bytes()).hexdigest() == digest
-    assert set(info["sha256"]) == {"curve.csv", "policy.safetensors"}
+    assert set(info["sha256"]) == {"curve.csv", "policy.safetensors", "policy_best.safetensors"}
     assert str(run.folder.parent) not in json.dumps(info)  # no path of this machine
 
 
@@ -102,7 +102,7 @@ def test_what_is_missing_is_named(run, tmp_path):
         load_agent(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no curve\.csv"):
         Run(tmp_path).curve()
-    assert Run(tmp_path).load_checkpoint() is None
+    assert Run(tmp_path).checkpoints.steps() == []
 
 
 def test_a_damaged_policy_is_named(run, tmp_path):
@@ -115,7 +115,12 @@ def test_a_damaged_policy_is_named(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("{", "damaged"), ("{}", "holds no settings"), ("[1]", "holds no settings")],
+    [
+        ("{", "damaged"),
+        ("{}", "holds no settings"),
+        ("[1]", "no JSON object"),
+        ("[" * 10**5, "damaged"),
+    ],
 )
 def test_a_config_that_no_run_wrote_is_named(tmp_path, text, complaint):
     (tmp_path / "config.json").write_text(text)

@@ -13,7 +13,8 @@ from som_lite.rl import cli
 from som_lite.rl.agents import SACConfig, SOMConfig
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.runs import Run
-from som_lite.rl.sweep import grid, summary, sweep, train_command
+from som_lite.rl.summary import table
+from som_lite.rl.sweep import grid, sweep, train_command, variants
 
 TINY = {"steps": 40, "start_steps": 20, "eval_every": 20, "eval_episodes": 1}
 SAC = TrainConfig("Pendulum-v1", "sac", config=SACConfig(hidden=(8,), batch=8), **TINY)
@@ -50,7 +51,11 @@ def test_sweep_is_the_same_as_training_one_by_one(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{configs[0].out}: return {last[0]:.1f} after 40 steps" in out
     mean = (last[0] + last[1]) / 2
-    assert f"{mean:.1f} ± {abs(last[0] - last[1]) / 2:.1f}  seeds: 2" in summary(configs)
+    assert f"{mean:.4g} [" in table([Run(c.out) for c in configs])
+    files = {p: p.read_bytes() for p in (tmp_path / "both").rglob("*") if p.is_file()}
+    assert sweep(configs, jobs=2) == []  # finished runs are not even started
+    assert capsys.readouterr().out.count(", as it was") == 2
+    assert files == {p: p.read_bytes() for p in files}
 
 
 def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, capsys):
@@ -60,7 +65,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, capsys):
     bad = replace(good, out=str(blocked))
     assert sweep([bad, good], jobs=1) == [bad]
     assert Run(good.out).curve()["step"][-1] == 40
-    assert f"{blocked}: som-lite: " in capsys.readouterr().out
+    assert f"{blocked}: FAILED: som-lite: " in capsys.readouterr().out
 
 
 def test_dry_run_prints_one_command_a_line(capsys, tmp_path, monkeypatch):
@@ -87,4 +92,27 @@ def test_ctrl_c_leaves_checkpoints_that_continue(tmp_path):
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command continues" in error
     for folder in folders:
-        assert Run(folder).load_checkpoint() is not None
+        assert Run(folder).checkpoints.steps()
+
+
+def test_settings_are_varied_together():
+    vary = [["config.alpha", "0.1", "0.2"], ["--utd", "1"], ["config.hidden", "8 9"]]
+    assert list(variants(vary)) == [
+        (
+            f"/alpha={alpha},utd=1,hidden=8 9",
+            ["--config.alpha", alpha, "--utd", "1", "--config.hidden", "8", "9"],
+        )
+        for alpha in ("0.1", "0.2")
+    ]
+    assert list(variants([])) == [("", [])]
+    with pytest.raises(ValueError, match="vary must be a name and its values, got 'utd'"):
+        list(variants([["utd"]]))
+
+
+def test_every_variant_has_its_folder(capsys):
+    words = "--envs Hopper-v5 --agents sac --seeds 0 --vary config.gamma 0.9 0.98 --dry-run"
+    cli.main(["sweep", *words.split()])
+    lines = capsys.readouterr().out.splitlines()
+    for gamma, line in zip(("0.9", "0.98"), lines, strict=True):
+        assert f"--config.gamma {gamma}" in line
+        assert f"--out runs/gamma={gamma}/sac/Hopper-v5/seed0" in line
