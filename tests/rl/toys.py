@@ -96,7 +96,7 @@ _OWN = {  # what else makes an agent learn a toy within seconds
     "mfpo": {"actor_batch": 32, "own": 4, "K": 8, "actor_tau": 0.02, "n_evaluate": 8},
     "aca": {"steps": 5, "n_evaluate": 8, "w": 5.0},
 }
-_OWN |= {"idem": _OWN["sdac"], "fpmd_m": _OWN["fpmd_r"], "dacer2": _OWN["dacer"]}
+_OWN |= {"idem": _OWN["sdac"], "fpmd_m": _OWN["fpmd_r"], "dacer2": _OWN["dacer"] | {"eta": 0.01}}
 SMALL = {
     name: config(**_SMALL, **(_ACTOR if issubclass(agent, ActorCritic) else {}), **_OWN[name])
     for name, (config, agent) in AGENTS.items()

@@ -62,6 +62,7 @@ PAPER = DACERConfig(
 class DACER(DenoisingActor):
     """A chain that climbs the critic as a whole, with noise on its actions."""
 
+    policy_parts = (*DenoisingActor.policy_parts, "kappa.log_alpha")
     config: DACERConfig
 
     def build(self) -> None:
