@@ -7,7 +7,6 @@ from som_lite.rl.runs import load_agent
 from som_lite.rl.train import TrainConfig, train
 from tests.rl.toys import SMALL
 
-
 LONG = ("som", "som_paper", "sac", "td3")
 
 

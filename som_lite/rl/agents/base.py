@@ -137,11 +137,11 @@ class QAgent:
         """
         if obs.ndim == 1:  # one observation
             return self.act(obs[None], explore, n, averaged)[0]
-        n = n or (self.config.n_explore if explore else self.config.n_evaluate)
+        count = n or (self.config.n_explore if explore else self.config.n_evaluate)
         averaged = averaged and not explore
-        if n == 1 and not explore and (mode := self.mode(obs, averaged)) is not None:
+        if count == 1 and not explore and (mode := self.mode(obs, averaged)) is not None:
             return mode
-        candidates = self.generate(obs, n, averaged)
+        candidates = self.generate(obs, count, averaged)
         return best_of_n(self.critic, obs, candidates)
 
     # -- learning ----------------------------------------------------------------------------
