@@ -88,3 +88,24 @@ class SkipVelocityNet(AverageVelocityNet):
         y = a * scale
         c = t - self.spread * data
         return scale * (c * y + self.spread * super().forward(y, r, t, cond))
+
+
+class FlowWithDensityNet(nn.Module):
+    """Average velocity of ``(a, l)`` with the surprise ``l = -log p``, which grows by ``div v``.
+
+    Of a it is ``u``, of l the average divergence; neither depends on l (2604.14698).
+    """
+
+    def __init__(
+        self, dim: int, cond_dim: int = 0, hidden: Sequence[int] = (128, 128), octaves: int = 1
+    ) -> None:
+        super().__init__()
+        self.u = SkipVelocityNet(dim, cond_dim, hidden, octaves)
+        self.div = AverageVelocityNet(dim, cond_dim, hidden, octaves)  # its outputs are summed
+
+    def forward(
+        self, x: Points, r: Times, t: Times, cond: Float[Tensor, "*batch c"] | None = None
+    ) -> Points:
+        a = x[..., :-1]
+        div = self.div(a, r, t, cond).sum(-1, keepdim=True)
+        return torch.cat([self.u(a, r, t, cond), div], -1)

@@ -21,7 +21,7 @@ class TrainConfig:
     """Settings of one training run. Raises ValueError for a value that cannot work."""
 
     env: str = "HalfCheetah-v5"  # Gymnasium id of the task
-    agent: str = "som"  # algorithm: som or sac
+    agent: str = "som"  # algorithm, by its name in som_lite.rl.agents
     steps: int = 1_000_000  # environment steps in all
     seed: int = 0  # decides weights, noise, start states and minibatches
     device: str = "cpu"  # of the networks and the replay buffer: cpu, cuda, cuda:1 ... or mps

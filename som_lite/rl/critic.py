@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from som_lite.flow.nets import MLP
+from som_lite.flow.langevin import boltzmann_score
+from som_lite.flow.nets import MLP, TimeEmbedding
+from som_lite.flow.paths import Path
 from som_lite.rl.replay import Batch
 
 States = Float[Tensor, "*#batch obs"]
@@ -128,6 +130,62 @@ class TwinQ(nn.Module):
             "dead_units": asleep.float().mean(),
             "weight_norm": torch.stack(squares).sum().sqrt(),
         }
+
+
+class NoisyTwinQ(TwinQ):
+    """Q(s, a, t): what the clean actions are worth that look like a at the noise level t in [0, 1].
+
+    The level joins the state; without one it is t = 0, the clean end, where TD is learnt.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], octaves: int = 2):
+        time = TimeEmbedding(octaves)
+        super().__init__(obs_dim + time.size, act_dim, hidden)
+        self.time = time
+
+    def forward(
+        self, obs: States, a: Actions, t: Float[Tensor, "*#batch 1"] | None = None
+    ) -> Float[Tensor, "2 *batch"]:
+        return super().forward(self.joined(obs, t), a)
+
+    def min(
+        self, obs: States, a: Actions, t: Float[Tensor, "*#batch 1"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        return super().min(self.joined(obs, t), a)
+
+    def health(
+        self, obs: Float[Tensor, "B obs"], a: Float[Tensor, "B act"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        return super().health(self.joined(obs, None), a)
+
+    def uphill(self, obs: States, a: Actions, t: Float[Tensor, "*#batch 1"]) -> Actions:
+        """The unit vector along the gradient of Q_1 + Q_2 in a."""
+        grad = boltzmann_score(lambda a: self(obs, a, t).sum(0), 1.0, a)
+        return grad / grad.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+    def joined(self, obs: States, t: Float[Tensor, "*#batch 1"] | None) -> Tensor:
+        """[s; embedded t]."""
+        time = self.time(obs.new_zeros(*obs.shape[:-1], 1) if t is None else t)
+        batch = torch.broadcast_shapes(obs.shape[:-1], time.shape[:-1])
+        return torch.cat([obs.expand(*batch, -1), time.expand(*batch, -1)], dim=-1)
+
+
+def level_loss(
+    critic: NoisyTwinQ,
+    batch: Batch,
+    eps: Float[Tensor, "B act"],
+    t: Float[Tensor, "B 1"],
+    path: Path,
+) -> Float[Tensor, ""]:
+    """Regress both Q(s, a_t, t) on the mean of both Q(s, a_0, 0); E[Q(s, a_0) | a_t] is the best.
+
+    That is not alpha log E[exp(Q / alpha) | a_t], whose gradient is the score of the noised
+    Boltzmann density; they agree where Q varies by less than alpha among the a_0.
+    """
+    with torch.no_grad():
+        clean = critic(batch.obs, batch.action).mean(dim=0)
+    a_t = path.noise(batch.action, eps, t)
+    return (critic(batch.obs, a_t, t) - clean).square().mean(dim=1).sum()
 
 
 class RunningScale:

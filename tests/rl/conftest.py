@@ -7,7 +7,10 @@ import gymnasium as gym
 import pytest
 
 from som_lite.rl.agents import AGENTS
+from som_lite.rl.agents.base import ActorCritic
 from tests.rl.toys import SMALL
+
+ACTORS = [name for name, (_, agent) in AGENTS.items() if issubclass(agent, ActorCritic)]
 
 
 @pytest.fixture(params=list(AGENTS))
@@ -19,7 +22,16 @@ def name(request):
 @pytest.fixture
 def make_agent(name):
     """The agent of the moment, small: make_agent(obs_dim, act_dim, seed=0, **settings)."""
+    return maker(name)
 
+
+@pytest.fixture(params=ACTORS)
+def make_actor_critic(request):
+    """The same for the agents with an actor."""
+    return maker(request.param)
+
+
+def maker(name):
     def make(obs_dim=3, act_dim=2, seed=0, **settings):
         return AGENTS[name][1](obs_dim, act_dim, replace(SMALL[name], **settings), seed=seed)
 

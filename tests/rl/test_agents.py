@@ -25,14 +25,19 @@ def targets(agent):
     return [agent.critic_target] if hasattr(agent, "critic_target") else []
 
 
+def until_the_actor_moved(agent):
+    """How many updates that takes; one where there is no actor."""
+    return getattr(agent.config, "actor_every", 1)
+
+
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(x, b[k]) for k, x in a.items())
 
 
 def test_actions_are_in_the_box_for_one_candidate_and_many(make_agent):
     agent, obs = make_agent(), torch.randn(5, 3)
-    for p in agent.actor.parameters():
-        p.data.mul_(20)  # an actor that wants to leave the box
+    for p in getattr(agent, "actor", agent.critic).parameters():
+        p.data.mul_(20)  # one that wants to leave the box
     for n in (1, 32):
         a = agent.generate(obs, n)
         assert a.shape == (5, n, 2) and a.abs().max() <= 1
@@ -52,7 +57,8 @@ def test_one_observation_gives_one_action(make_agent):
 def test_candidates_differ_from_each_other_and_between_calls(make_agent):
     agent, obs = make_agent(), torch.zeros(2, 3)
     a, b = agent.generate(obs, 16), agent.generate(obs, 16)
-    assert a.flatten(0, 1).unique(dim=0).shape[0] == 32
+    # ACA moves some to the same corner of the box
+    assert a.flatten(0, 1).unique(dim=0).shape[0] > (16 if "ACA" in type(agent).__name__ else 31)
     assert not torch.equal(a, b)
 
 
@@ -60,21 +66,21 @@ def test_candidates_differ_from_each_other_and_between_calls(make_agent):
 def test_a_batch_of_one_and_one_action_dimension(make_agent, B, obs_dim, act_dim):
     agent = make_agent(obs_dim, act_dim)
     metrics = {}
-    for _ in range(agent.config.actor_every):
+    for _ in range(until_the_actor_moved(agent)):
         metrics |= agent.update(make_batch(obs_dim, act_dim, B))
-    assert "actor_loss" in metrics and "dead_units" in metrics
+    assert ("actor_loss" in metrics) == hasattr(agent, "actor") and "dead_units" in metrics
     assert all(torch.is_tensor(m) and m.shape == () and m.isfinite() for m in metrics.values())
     assert agent.act(torch.zeros(B, obs_dim), explore=False).shape == (B, act_dim)
 
 
 def test_metrics_carry_no_graph(make_agent):
     agent = make_agent()
-    for _ in range(agent.config.actor_every):
+    for _ in range(until_the_actor_moved(agent)):
         assert not any(m.requires_grad for m in agent.update(make_batch()).values())
 
 
-def test_the_actor_update_leaves_the_critics_alone(make_agent):
-    agent, batch = make_agent(), make_batch()
+def test_the_actor_update_leaves_the_critics_alone(make_actor_critic):
+    agent, batch = make_actor_critic(), make_batch()
     agent.critic_update(batch)
     critics = [agent.critic, *targets(agent)]
     before = [copy.deepcopy(c.state_dict()) for c in critics]
@@ -87,8 +93,8 @@ def test_the_actor_update_leaves_the_critics_alone(make_agent):
         assert torch.equal(p.grad, g)
 
 
-def test_the_critic_update_leaves_the_actor_and_the_targets_alone(make_agent):
-    agent, batch = make_agent(), make_batch()
+def test_the_critic_update_leaves_the_actor_and_the_targets_alone(make_actor_critic):
+    agent, batch = make_actor_critic(), make_batch()
     agent.update(batch)
     kept = [agent.actor, *targets(agent)]
     before = [copy.deepcopy(m.state_dict()) for m in kept]
@@ -123,12 +129,15 @@ def test_same_seed_same_weights_other_seed_other_weights(make_agent):
 
     a, b, c = trained(0), trained(0), trained(1)
     assert same(a, b)
-    assert not any(torch.equal(a[k], c[k]) for k in a if k.startswith("actor.") and "weight" in k)
+    net = "actor." if "actor" in make_agent().policy_parts else "critic."
+    matrices = [k for k, x in a.items() if k.startswith(net) and x.ndim == 2]
+    assert matrices and not any(torch.equal(a[k], c[k]) for k in matrices)
 
 
 def test_agents_of_other_seeds_draw_other_noise(make_agent):
     agent, other = make_agent(seed=0), make_agent(seed=1)
-    other.actor.load_state_dict(agent.actor.state_dict())
+    for name in {"actor", "critic"} & set(agent.policy_parts):
+        getattr(other, name).load_state_dict(getattr(agent, name).state_dict())
     obs = torch.zeros(4, 3)
     assert not torch.equal(agent.generate(obs, 2), other.generate(obs, 2))
 
@@ -144,8 +153,8 @@ def test_the_target_critic_follows_by_tau(make_agent):
         torch.testing.assert_close(new, (1 - tau) * old + tau * online)  # default for float32
 
 
-def test_a_batch_normalised_critic_has_no_target(make_agent):
-    assert not hasattr(make_agent(critic="batch_norm"), "critic_target")
+def test_a_batch_normalised_critic_has_no_target(make_actor_critic):
+    assert not hasattr(make_actor_critic(critic="batch_norm"), "critic_target")
 
 
 def test_every_module_optimiser_and_tensor_is_a_part(make_agent):
@@ -169,7 +178,7 @@ def test_making_and_updating_leave_the_global_generator_alone(make_agent):
     expected = torch.rand(3)
     torch.manual_seed(0)
     agent = make_agent()
-    for _ in range(agent.config.actor_every):
+    for _ in range(until_the_actor_moved(agent)):
         agent.update(make_batch())
     agent.act(torch.zeros(1, 3), explore=True)
     assert torch.equal(torch.rand(3), expected)

@@ -3,7 +3,8 @@
 import gymnasium as gym
 import numpy as np
 
-from som_lite.rl.agents import SACConfig, SOMConfig, SOMPaperConfig
+from som_lite.rl.agents import AGENTS
+from som_lite.rl.agents.base import ActorCritic
 
 BOX = gym.spaces.Box(-1, 1, (1,), np.float32)
 
@@ -76,9 +77,27 @@ for kind, limit in ((Glider, 20), (Clock, 1000), (Wide, 5), (Unbounded, 5), (Wor
     gym.register(f"{kind.__name__}-v0", kind, max_episode_steps=limit)
 gym.register("ShortClock-v0", Clock, max_episode_steps=2)  # always cut short
 
-_SMALL = {"hidden": (32, 32), "batch": 32, "actor_lr": 3e-3, "critic_lr": 3e-3}
-SMALL = {  # agents that learn a toy within seconds
-    "sac": SACConfig(**_SMALL, actor_every=1, alpha_lr=3e-3),
-    "som": SOMConfig(**_SMALL, actor_every=1, actor_batch=32, actor_tau=0.02, n_evaluate=8),
-    "som_paper": SOMPaperConfig(**_SMALL, actor_batch=32, K=16, n_evaluate=8),
+_SMALL = {"hidden": (32, 32), "batch": 32, "critic_lr": 3e-3}
+_ACTOR = {"actor_lr": 3e-3, "actor_every": 1}
+_OWN = {  # what else makes an agent learn a toy within seconds
+    "sac": {"alpha_lr": 3e-3},
+    "som": {"actor_batch": 32, "actor_tau": 0.02, "n_evaluate": 8},
+    "som_paper": {"actor_batch": 32, "K": 16, "n_evaluate": 8},
+    "td3": {"explore_noise": 0.3},
+    "sdac": {"actor_batch": 32, "steps": 5, "K": 8, "n_evaluate": 8, "actor_tau": 0.02},
+    "qsm": {"actor_batch": 32, "steps": 5, "n_evaluate": 8, "actor_tau": 0.02},
+    "dpmd": {"actor_batch": 16, "steps": 5, "K": 4, "n_evaluate": 8, "actor_tau": 0.02},
+    "qvpo": {"actor_batch": 16, "steps": 5, "K": 4, "n_evaluate": 8, "actor_tau": 0.02},
+    "dipo": {"actor_batch": 32, "steps": 5, "n_evaluate": 8, "actor_tau": 0.02},
+    "fpmd_r": {"actor_batch": 16, "K": 4, "n_evaluate": 8, "actor_tau": 0.02},
+    "lql": {"steps": 5, "n_evaluate": 8},
+    "nc_lql": {"levels": 5, "n_evaluate": 8},
+    "dacer": {"actor_batch": 32, "steps": 3, "actor_tau": 0.02, "samples": 16},
+    "mfpo": {"actor_batch": 32, "own": 4, "K": 8, "actor_tau": 0.02, "n_evaluate": 8},
+    "aca": {"steps": 5, "n_evaluate": 8, "w": 5.0},
+}
+_OWN |= {"idem": _OWN["sdac"], "fpmd_m": _OWN["fpmd_r"], "dacer2": _OWN["dacer"] | {"eta": 0.01}}
+SMALL = {
+    name: config(**_SMALL, **(_ACTOR if issubclass(agent, ActorCritic) else {}), **_OWN[name])
+    for name, (config, agent) in AGENTS.items()
 }

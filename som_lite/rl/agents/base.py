@@ -1,6 +1,7 @@
 """What no paper is about: settings, seeds, the order of an update, acting by best of N, state.
 
-QAgent         a critic, and actions that `generate` draws; a sibling gives `generate`
+QAgent         a critic, and actions that `generate` draws; a sibling gives `generate`, and changes
+               `make_critic`, `next_action` or `critic_loss` where its paper does
 ActorCritic    adds an actor; a sibling gives `make_actor`, `generate` and `actor_loss`
 """
 
@@ -83,7 +84,9 @@ class QAgent:
 
     policy_parts: tuple[str, ...] = ("critic",)  # what `act` needs
 
-    def __init__(self, obs_dim: int, act_dim: int, config: Any, seed: int, device: str) -> None:
+    def __init__(
+        self, obs_dim: int, act_dim: int, config: Any, seed: int = 0, device: str = "cpu"
+    ) -> None:
         self.config, self.obs_dim, self.act_dim, self.device = config, obs_dim, act_dim, device
         self.generator = torch.Generator(device).manual_seed(derive(seed, 1))
         self.updates = torch.zeros((), dtype=torch.int64)
@@ -93,10 +96,14 @@ class QAgent:
     def build(self) -> None:
         """Make the networks and their optimisers; called once, under the agent's own seed."""
         c, kind = self.config, CRITICS[self.config.critic]
-        self.critic = TwinQ(self.obs_dim, self.act_dim, c.hidden, kind).to(self.device)
+        self.critic = self.make_critic().to(self.device)
         self.critic_optimizer = adam(self.critic.parameters(), c.critic_lr, kind.betas)
         if kind.needs_target:
             self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+
+    def make_critic(self) -> TwinQ:
+        c = self.config
+        return TwinQ(self.obs_dim, self.act_dim, c.hidden, CRITICS[c.critic])
 
     # -- acting ------------------------------------------------------------------------------
 
@@ -108,6 +115,12 @@ class QAgent:
         ``averaged`` asks for those of the averaged actor, where there is one.
         """
         raise NotImplementedError
+
+    def mode(
+        self, obs: Float[Tensor, "B obs"], averaged: bool = False
+    ) -> Float[Tensor, "B d"] | None:
+        """The action without noise, where a policy has one: evaluation with n = 1 takes it."""
+        return None
 
     @torch.no_grad()
     def act(
@@ -124,8 +137,11 @@ class QAgent:
         """
         if obs.ndim == 1:  # one observation
             return self.act(obs[None], explore, n, averaged)[0]
-        default = self.config.n_explore if explore else self.config.n_evaluate
-        candidates = self.generate(obs, n or default, averaged=averaged and not explore)
+        count = n or (self.config.n_explore if explore else self.config.n_evaluate)
+        averaged = averaged and not explore
+        if count == 1 and not explore and (mode := self.mode(obs, averaged)) is not None:
+            return mode
+        candidates = self.generate(obs, count, averaged)
         return best_of_n(self.critic, obs, candidates)
 
     # -- learning ----------------------------------------------------------------------------
@@ -147,20 +163,30 @@ class QAgent:
         return best_of_n(judge, obs, self.generate(obs, self.config.n_target)), 0.0
 
     def critic_update(self, batch: Batch) -> Metrics:
+        """One step of both critics."""
+        loss, metrics = self.critic_loss(batch)
+        self.critic_optimizer.zero_grad()
+        loss.backward()
+        self.critic_optimizer.step()
+        return metrics
+
+    def critic_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
         """Regress both critics on y = r + gamma (1 - terminated) (min Q(s', a') + bonus)."""
         next_action, bonus = self.next_action(batch.next_obs)
         q, next_q = self.critic.values(batch, next_action, getattr(self, "critic_target", None))
         next_value = next_q.detach().amin(dim=0) + bonus
         y = td_target(batch.reward, batch.terminated, next_value, self.config.gamma)
         loss = (q - y).square().mean(dim=1).sum()
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        return {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
+        return loss, {"critic_loss": loss.detach(), "q_mean": q.detach().mean()}
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers from the agent's own stream."""
         return torch.randn(shape, generator=self.generator, device=self.generator.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [-1, 1] from the same stream."""
+        unit = torch.rand(shape, generator=self.generator, device=self.generator.device)
+        return 2 * unit - 1
 
     # -- state -------------------------------------------------------------------------------
 

@@ -89,17 +89,8 @@ class SAC(ActorCritic):
         """n actions per state, drawn from the policy."""
         return self.policy(obs[:, None].expand(-1, n, -1), averaged)[0]
 
-    @torch.no_grad()
-    def act(
-        self,
-        obs: Float[Tensor, "*B obs"],
-        explore: bool,
-        n: int | None = None,
-        averaged: bool = True,
-    ) -> Float[Tensor, "*B d"]:
-        """A draw to explore; in evaluation the squashed mean, or the best of n > 1 draws."""
-        if explore or (n or self.config.n_evaluate) > 1:
-            return super().act(obs, explore, n, averaged)
+    def mode(self, obs: Float[Tensor, "B obs"], averaged: bool = False) -> Float[Tensor, "B d"]:
+        """The squashed mean."""
         actor = self.actor_average if averaged else self.actor
         return actor(obs).chunk(2, dim=-1)[0].tanh()
 

@@ -1,4 +1,4 @@
-"""A temperature that holds the policy's entropy at a target (Haarnoja et al. 2018, 1812.05905)."""
+"""Temperatures: one that holds the policy's entropy, one in units of the critic's own spread."""
 
 import math
 
@@ -6,11 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from som_lite.flow.scores import Energy
 from som_lite.rl.agents.common import adam
+from som_lite.rl.critic import RunningScale
 
 
 class Temperature:
-    """log alpha and its Adam: it rises while the entropy is below ``target`` (in nats)."""
+    """log alpha and its Adam: it rises while the entropy is below ``target`` (in nats).
+
+    Haarnoja et al. 2018, arXiv 1812.05905.
+    """
 
     has_parts = True
 
@@ -30,3 +35,30 @@ class Temperature:
         (self.log_alpha * (entropy.detach() - self.target)).backward()
         self.optimizer.step()
         return before
+
+
+class RelativeTemperature:
+    """``share`` of the running spread of Q over the actions of a state, or ``share`` itself.
+
+    A critic's values grow with the rewards and with learning; measured in units of their spread,
+    one temperature suits every task.
+    """
+
+    has_parts = True
+
+    def __init__(self, share: float, relative: bool, device: str) -> None:
+        self.share, self.relative, self.scale = share, relative, RunningScale(device)
+
+    def alpha(self) -> Float[Tensor, ""]:
+        """What Q is divided by."""
+        return self.share * (self.scale.clamped() if self.relative else torch.ones(()))
+
+    def watching(self, q: Energy) -> Energy:
+        """q, whose spread over the last axis is followed by every call of it."""
+
+        def watched(a: Float[Tensor, "*batch K d"]) -> Float[Tensor, "*batch K"]:
+            value = q(a)
+            self.scale.update(value.detach())
+            return value
+
+        return watched
