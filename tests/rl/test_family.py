@@ -74,8 +74,8 @@ def test_the_noise_to_predict_is_that_of_the_noised_boltzmann_density(
     assert early.sum() > 10
     # The target's slope over the exact one. A proposal that carries weight is off by .15, which is
     # below half of the exact noise for SDAC, and gradients by 1 / .15 for iDEM, times 1 / mu, which
-    # is why it is looked at early only; hundreds of the 4096 carry weight. A wrong sign gives -1, a factor
-    # K, sigma or mu another slope.
+    # is why it is looked at early only; hundreds of the 4096 carry weight. A wrong sign gives -1,
+    # a factor K, sigma or mu another slope.
     target, exact = target[early], exact[early]
     assert (target * exact).sum() / exact.square().sum() == pytest.approx(1, abs=tolerance)
     # and nothing is missing that is not along the exact one

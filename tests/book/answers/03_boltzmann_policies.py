@@ -1,5 +1,6 @@
 """Wrong and right answers to the exercises of chapter 03."""
 
+
 # %% 1 | wrong | the whole step size with the score
 def langevin_step(score, a, eta, generator, box=True):
     a = a + eta * score(a) + eta**0.5 * torch.randn(a.shape, generator=generator)
@@ -294,7 +295,9 @@ def metropolis_step(log_p, score, a, eta, generator):
     b = forth + eta**0.5 * torch.randn(a.shape, generator=generator)
     back = b + eta / 2 * score(b)
     log_ratio = log_p(b) - log_p(a)
-    log_ratio = log_ratio - (a - back).pow(2).sum(-1) / (2 * eta) + (b - forth).pow(2).sum(-1) / (2 * eta)
+    log_ratio = (
+        log_ratio - (a - back).pow(2).sum(-1) / (2 * eta) + (b - forth).pow(2).sum(-1) / (2 * eta)
+    )
     probability = log_ratio.clamp(max=0).exp()
     new = a.clone()
     yes = torch.bernoulli(probability, generator=generator).bool()

@@ -1,5 +1,6 @@
 """Wrong and right answers to the exercises of chapter 04."""
 
+
 # %% 1 | wrong | mean in place of sum
 def posterior_mean_estimate(q, a, t, path, alpha, K, generator, box=True):
     with torch.no_grad():
@@ -125,7 +126,7 @@ def noise_target(q, a, t, path, alpha, K, generator):
 # %% 2 | wrong | sigma squared
 def noise_target(q, a, t, path, alpha, K, generator):
     score = gradient_estimate(q, a, t, path, alpha, K, generator, box=False).score
-    return -path.sigma(t) ** 2 * score
+    return -(path.sigma(t) ** 2) * score
 
 
 # %% 2 | wrong | forgets mu
@@ -373,7 +374,9 @@ def score_with_baseline(q, a, t, path, alpha, K, generator):
     xi = (mu * a0 - a[..., None, :]) / sigma
     low, high = (-mu - a) / sigma, (mu - a) / sigma
     normal = torch.distributions.Normal(0.0, 1.0)
-    mean = (normal.log_prob(high).exp() - normal.log_prob(low).exp()) / (normal.cdf(high) - normal.cdf(low))
+    mean = (normal.log_prob(high).exp() - normal.log_prob(low).exp()) / (
+        normal.cdf(high) - normal.cdf(low)
+    )
     return (((w - 1 / K)[..., None] * xi).sum(-2) + mean) / sigma
 
 
@@ -404,7 +407,9 @@ def score_with_baseline(q, a, t, path, alpha, K, generator):
     mu, sigma, scores = path.mu(t), path.sigma(t), []
     low, high = (-mu - a) / sigma, (mu - a) / sigma
     normal = torch.distributions.Normal(0.0, 1.0)
-    mean = (normal.log_prob(low).exp() - normal.log_prob(high).exp()) / (normal.cdf(high) - normal.cdf(low))
+    mean = (normal.log_prob(low).exp() - normal.log_prob(high).exp()) / (
+        normal.cdf(high) - normal.cdf(low)
+    )
     for _ in range(2):
         a0 = box_proposals(a, t, path, K, generator)
         w = importance_weights(q(a0), alpha)
