@@ -15,7 +15,7 @@ endif
 # JupyterLab refuses root unless told; containers often have no other user.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help setup read test lint book html figures clean
+.PHONY: help setup read test lint book html figures robots clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -53,6 +53,9 @@ html: setup  ## the book as static pages: build/html/index.html, works without n
 
 figures: setup  ## redraw every file in figures/
 	$(BIN)/python figures/make.py
+
+robots: setup  ## film the recorded robots again: figures/robots.webp
+	$(BIN)/python -m figures.robots
 
 clean:  ## remove the environment and all caches; runs/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -25,6 +25,7 @@ from pygments.formatters import HtmlFormatter
 from chapters.make import FOLDED
 from chapters.mathml import in_lines, mathml
 
+IMAGES = {".svg": "image/svg+xml", ".webp": "image/webp"}
 HERE = Path(__file__).resolve().parent
 BOOK = "From flow matching to one-step policies"
 ABOUT = """
@@ -51,10 +52,10 @@ class Prose(IPythonRenderer):
     def image(self, text, url, title=None):
         """A page stands alone: figures of the repository become a part of it."""
         file = HERE / url
-        if file.suffix != ".svg" or not file.is_file():
+        if file.suffix not in IMAGES or not file.is_file():
             return super().image(text, url, title)
         data = base64.b64encode(file.read_bytes()).decode()
-        return f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(text)}">'
+        return f'<img src="data:{IMAGES[file.suffix]};base64,{data}" alt="{html.escape(text)}">'
 
 
 def prose(source: str) -> str:

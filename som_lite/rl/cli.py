@@ -21,7 +21,7 @@ from som_lite.rl.envs import make_env
 from som_lite.rl.evaluate import Episodes, play, record_video
 from som_lite.rl.options import train_help, unknown_option
 from som_lite.rl.runs import Run
-from som_lite.rl.summary import find_runs, table
+from som_lite.rl.summary import find_runs, returns_table
 from som_lite.rl.sweep import grid, script, sweep, variants
 from som_lite.rl.train import train
 
@@ -158,7 +158,7 @@ def sweep_command(arguments: list[str]) -> None:
         return
     failed = sweep(configs, options.jobs, progress=True)
     if done := [Run(config.folder) for config in configs if config not in failed]:
-        print(table(done))
+        print(returns_table(done))
     if failed:
         names = ", ".join(config.out for config in failed)
         raise ValueError(f"{len(failed)} of {len(configs)} runs failed: {names}")
@@ -174,7 +174,7 @@ def summary_command(arguments: list[str]) -> None:
         exit_on_error=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders of them")
-    print(table(find_runs(parse(parser, arguments).runs)))
+    print(returns_table(find_runs(parse(parser, arguments).runs)))
 
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str], others: bool = False) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 
 FPS = 30  # of a video, where the environment does not say
@@ -67,6 +68,20 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     chosen = os.environ.get("MUJOCO_GL", "egl")
     return text if chosen == "egl" else f"{text} (with MUJOCO_GL={chosen}; empty, EGL is tried)"
+
+
+def track(env: gym.Env) -> None:
+    """MuJoCo's camera goes along with the robot; Gymnasium's stays where the robot started.
+
+    Of bodies Gymnasium names the one to look at, or none: then it is the first, a robot's trunk.
+    """
+    renderer = getattr(env.unwrapped, "mujoco_renderer", None)
+    if renderer is not None:
+        view = {"trackbodyid": 1} | (renderer.default_cam_config or {})
+        if view["trackbodyid"] > 0:
+            tracking = mujoco.mjtCamera.mjCAMERA_TRACKING  # pyright: ignore[reportAttributeAccessIssue]
+            renderer.default_cam_config = view | {"type": tracking.value}
+            renderer.camera_id = None  # a number would set the camera's type back
 
 
 def frame_rate(env: gym.Env, suffix: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import mujoco
 
 from som_lite.rl import multigoal
 from som_lite.rl.adapt import Adapted
+from som_lite.rl.drawing import track
 
 TASKS = (
     "InvertedPendulum",
@@ -37,7 +38,9 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     Raises ValueError for an unknown id (naming the nearest), a module that cannot be imported, and
     for spaces that `Adapted` refuses.
     """
-    return Adapted(_make(_registered(env_id), env_id, render_mode))
+    env = _make(_registered(env_id), env_id, render_mode)
+    track(env)
+    return Adapted(env)
 
 
 def _registered(env_id: str) -> str:

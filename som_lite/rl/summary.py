@@ -89,7 +89,7 @@ def estimate(x: Float[np.ndarray, "n"], statistic: Callable) -> Interval:
     return Interval(float(statistic(x)), float(low), float(high))
 
 
-def table(runs: Sequence[Run]) -> str:
+def returns_table(runs: Sequence[Run]) -> str:
     """A line per task and agent: mean and interquartile mean of the last return, over seeds."""
     lines = [("task", "agent", "steps", "seeds", "mean [95 %]", "interquartile mean [95 %]")]
     for (env, agent), curves in by_group(runs).items():

@@ -4,26 +4,26 @@
 
 Both use 256-256 ReLU networks, batches of 256, one update a step after `--start-steps` random
 ones, and are evaluated on their mean action over ten episodes. Each run writes its curve below
-`--out` and is not repeated when the curve is there; ours is read from `chapters/recorded` where a
-recorded run has these settings and this seed. Prints the returns, and steps per second.
+`--out` and is not repeated when the curve is there; ours is read from `chapters/recorded/plain`
+where a recorded run has these settings and this seed. Prints the returns, and steps per second.
 """
 
 import argparse
 import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from som_lite.rl.agents.common import derive
-from som_lite.rl.config import TrainConfig
 from som_lite.rl.envs import make_env
 from som_lite.rl.evaluate import start_seed
 from som_lite.rl.runs import Run
 from som_lite.rl.train import train
 
-RECORDED = Path(__file__).parents[2] / "chapters/recorded"
+RECORDED = Path(__file__).parents[2] / "chapters/recorded/plain"
 Curve = list[tuple[int, float, float]]  # step, seconds, return
 
 
@@ -35,9 +35,10 @@ def ours(args: argparse.Namespace, seed: int) -> Curve:
         config = Run(recorded).config()
         if (config.steps, config.start_steps, config.eval_every) == asked:
             return read(Run(recorded))
-    config = TrainConfig(
+    usual = Run(RECORDED / "sac/HalfCheetah-v5/seed0").config()  # plain critic, steps of 3e-4
+    config = replace(
+        usual,
         env=args.env,
-        agent="sac",
         steps=args.steps,
         seed=seed,
         start_steps=args.start_steps,

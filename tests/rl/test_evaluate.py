@@ -1,14 +1,16 @@
 import os
 import signal
 import sys
+from typing import Any
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from som_lite.rl.drawing import off_screen
+from som_lite.rl.drawing import off_screen, picture
 from som_lite.rl.envs import make_env
 from som_lite.rl.evaluate import act, evaluate, play, record_video, start_seed
 from som_lite.rl.finite import NotFinite
@@ -132,6 +134,23 @@ def test_a_video_is_written_without_a_screen(tmp_path, monkeypatch, display, cap
     data = (tmp_path / "films" / "pole.mp4").read_bytes()
     assert data[4:8] == b"ftyp" and len(data) > 1000
     assert os.environ["MUJOCO_GL"] == "" and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("task", ["HalfCheetah-v5", "Walker2d-v5", "Ant-v5"])
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MuJoCo draws by other means")
+def test_the_camera_goes_along_with_a_robot(task):
+    env = make_env(task, render_mode="rgb_array")
+    base: Any = env.unwrapped
+    env.reset(seed=0)
+    seen = []
+    with off_screen():
+        for way in (0.0, 50.0):
+            base.data.qpos[0] += way
+            mujoco.mj_forward(base.model, base.data)
+            picture(env, task)
+            seen.append(base.mujoco_renderer.viewer.scn.camera[0].pos[0])
+    env.close()
+    assert seen[1] - seen[0] == pytest.approx(50, abs=1e-3)  # the scene holds float32
 
 
 def test_a_library_that_was_chosen_is_used(monkeypatch):

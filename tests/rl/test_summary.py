@@ -5,7 +5,7 @@ import pytest
 
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.runs import Run
-from som_lite.rl.summary import bootstrap, by_group, find_runs, interquartile_mean, table
+from som_lite.rl.summary import bootstrap, by_group, find_runs, interquartile_mean, returns_table
 from tests.rl.toys import SMALL
 
 
@@ -26,7 +26,7 @@ def runs(tmp_path):
 
 
 def test_a_table(runs):
-    lines = table(runs).splitlines()
+    lines = returns_table(runs).splitlines()
     assert lines[0].split()[:4] == ["task", "agent", "steps", "seeds"]
     sac, som = (line.split() for line in lines[1:])
     # (1 + 2 + 3 + 100) / 4 and, without the lowest and the highest of four, (2 + 3) / 2
@@ -61,4 +61,4 @@ def test_nothing_to_tell(tmp_path):
         find_runs([tmp_path])
     run = Run.create(TrainConfig("Glider-v0", out=str(tmp_path / "new")))
     with pytest.raises(ValueError, match="no run has been evaluated"):
-        table([run])
+        returns_table([run])

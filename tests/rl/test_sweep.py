@@ -13,7 +13,7 @@ from som_lite.rl import cli
 from som_lite.rl.agents import SACConfig, SOMConfig
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.runs import Run
-from som_lite.rl.summary import table
+from som_lite.rl.summary import returns_table
 from som_lite.rl.sweep import grid, sweep, train_command, variants
 
 TINY = {"steps": 40, "start_steps": 20, "eval_every": 20, "eval_episodes": 1}
@@ -51,7 +51,7 @@ def test_sweep_is_the_same_as_training_one_by_one(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{configs[0].out}: return {last[0]:.1f} after 40 steps" in out
     mean = (last[0] + last[1]) / 2
-    assert f"{mean:.4g} [" in table([Run(c.out) for c in configs])
+    assert f"{mean:.4g} [" in returns_table([Run(c.out) for c in configs])
     files = {p: p.read_bytes() for p in (tmp_path / "both").rglob("*") if p.is_file()}
     assert sweep(configs, jobs=2) == []  # finished runs are not even started
     assert capsys.readouterr().out.count(", as it was") == 2
