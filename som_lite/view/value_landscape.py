@@ -102,7 +102,7 @@ def _value_panel(ax: Axes, world: SmallWorld):
     (truth,) = ax.plot([], [], color=COLOURS["reference"], linestyle=":", label="ends told apart")
     (value,) = ax.plot([], [], color=COLOURS["one-step"], linestyle=LINES["one-step"], label="here")
     ax.set(xlim=(-1, 1), ylim=(-0.05, 1.25), xlabel="place $x$", ylabel="$(1-\\gamma)\\,V(x)$")
-    ax.set_title("value per step")
+    ax.set(title="value per step", xticks=[-1, -0.5, 0, 0.5, 1])
     ax.legend(loc="upper left", frameon=False)
 
     def place(here: np.ndarray, told_apart: np.ndarray) -> None:
