@@ -47,8 +47,7 @@
 # steps over it earns nothing any more.
 #
 # There are 41 places and 33 actions (a grid of step $1/16$), so every expectation is a finite sum. The functions of
-# `som_lite/rl/small_world.py` compute these sums, and tests hold them against other solvers. Robots have no such luck. Here we
-# always know what the truth is.
+# `som_lite/rl/small_world.py` compute these sums, and tests hold them against other solvers. Robots have no such luck.
 
 # %%
 import copy
@@ -158,10 +157,10 @@ show(
 #
 # $$Q^\pi(s,a)=E_\pi\Big[\sum_{k\ge0}\gamma^k R_k\;\Big|\;s_0=s,\;a_0=a\Big].$$
 #
-# (In this chapter the index counts steps: $a_0$ is the first action, no sample of a density.) Two words matter. *Markov*: rewards and next states depend
-# on the present state and action alone, so it does not matter how the walker came here. *Whose*: every $Q$ belongs to a
-# policy. The same action in the same place is worth little if a fool continues. We write $V^\pi(s)$ for the mean of
-# $Q^\pi(s,a)$ over the policy's own actions.
+# (In this chapter the index counts steps: $a_0$ is the first action, no sample of a density.) Two words matter. *Markov*:
+# rewards and next states depend on the present state and action alone, so it does not matter how the walker came here.
+# *Whose*: every $Q$ belongs to a policy. The same action in the same place is worth little if a fool continues. We write
+# $V^\pi(s)$ for the mean of $Q^\pi(s,a)$ over the policy's own actions.
 #
 # `policy_q` computes $Q^\pi$ exactly. Here it is held against 4000 walks of 150 steps ($0.95^{150}<0.001$).
 
@@ -288,7 +287,7 @@ check("step 4: two critics, N = 1: too low", over[1][1], below=-0.4)
 
 # %% [markdown]
 # The minimum is no unbiased estimate. With one candidate it is too low (by $1/\sqrt\pi\approx0.56$), with many it is still
-# too high, only less. The two biases pull in opposite directions.
+# too high, only less.
 #
 # Why care about a bias of one unit? Because the target of one state is made of the estimate of the next. A bias of $b$ in
 # every target adds up over all steps to come:
@@ -347,8 +346,8 @@ show(
 # <details><summary>Answer</summary>
 #
 # The optimism falls further and the pessimism grows: for a single candidate the smallest of three is too low by 0.85 standard
-# deviations instead of 0.56. Somewhere the balance tips to values that are too low everywhere, and a critic that is
-# afraid of every action it has seldom seen never tries it.
+# deviations instead of 0.56. A critic that fears what it has seldom seen
+# never tries it.
 #
 # </details>
 #
@@ -366,7 +365,7 @@ show(
 #
 # If the last steps are spread evenly over the places, $\eta=1/T$, and the discount has shrunk to $\gamma(1-1/T)$. A walker who gets
 # reward 1 for ever is worth $1/(1-\gamma)=100$ at $\gamma=0.99$; with $T=10$ the critic learns 9.17. It is short-sighted, and
-# acts like it. (Pardo and others give the whole story.)
+# acts like it.
 
 # %%
 T, far = 10, 0.99  # steps before the clock strikes; a far-sighted discount
@@ -388,8 +387,7 @@ check("step 5: best action at -0.4, ends told apart", best[0.0], above=0.9)
 check("step 5: best action at -0.4, clock stored as end", best[0.1], below=0)
 
 # %% [markdown]
-# The number to remember is not the error of the values but the last line: the *decision* has changed. The walker stays on
-# the low hill for ever.
+# Look at the last line: the *decision* has changed. The walker stays on the low hill for ever.
 #
 # **Stop and think.** The reader of a robot's log sees a return of 1000 in an episode of 1000 steps and says: "$\gamma=0.99$
 # looks 100 steps ahead, the clock strikes after 1000. One false end in 1000 does no harm." Right?
@@ -870,7 +868,7 @@ show(
     "normalised critic in one pass falls first; the plain one with a slow copy of 0.05 follows; without a copy the error "
     "first jumps far up, then falls; with a copy of 0.005 it falls hardly at all; the normalised one in two passes stays "
     "where it started. Weight norm: low for both normalised critics, higher for the plain ones, highest without a copy. "
-    "Dead units: few for the normalised, a fifth or more for the plain ones. Effective step size on a logarithmic axis: "
+    "Dead units: few for the normalised, a sixth or more for the plain ones. Effective step size on a logarithmic axis: "
     "ragged lines, near 0.005 for both normalised critics, sinking to a third of that and less for the plain ones.",
 )
 
@@ -879,13 +877,13 @@ show(
 # travel through the slow copy, which needs hundreds of updates to follow, over and over. Without a copy (dotted orange) the
 # error jumps up: a raised $Q(s,a)$ raises its own target $Q(s',a')$, since neighbours share weights, and the two
 # chase each other upwards. $\tau=0.05$ is the compromise. The normalised critic in one pass (green) needs no copy and is
-# below error 1 first. In two passes the error stays where it was.
+# below error 1 first. In two passes the error hardly moves.
 #
 # The other panels show why. The chase of a plain network goes through its weights: the norm doubles, without a copy it grows
 # fivefold, and a share of the units dies on the way. The normalised network keeps short weights and few dead units.
 # Its features have scale one by construction; values can grow only through the last slopes and the last layer, which Adam
 # moves by about one step size an update. The brake that the slow copy was for is built in. And since the weights stay short,
-# the effective step stays long (lower right), while those of the plain critics shrink. (A part of this gap is another
+# the effective step stays longer (lower right), while those of the plain critics shrink. (A part of this gap is another
 # setting: as its authors advise, the normalised critic gives Adam a shorter memory of gradients, `betas`.)
 #
 # ### What two passes lose
@@ -1067,7 +1065,7 @@ check(
 #
 # Episodes start at random places and are cut after $T$ steps. `visited(world, policy, start, T)` returns the chance of being
 # at each place after $0,1,\dots,T-1$ steps, shape (T, S); walkers who fell no longer count. Return $\eta(s)$ of step 5: among
-# all steps that are ever made from $s$, the share that is the last of its episode by the clock. It is exact: one line.
+# all steps that are ever made from $s$, the share that is the last of its episode by the clock.
 
 
 # %% tags=["exercise", "raises-exception"]
