@@ -66,7 +66,7 @@ from som_lite.rl.small_world import (
     cliff_walk,
     policy_q,
     step,
-    table,
+    tabulate,
     visited,
 )
 from som_lite.view.explorers import value_landscape_explorer
@@ -680,7 +680,7 @@ def experience(world, count, generator):
     return as_batch(world, place, action, *step(world, place, action, generator))
 
 
-def draw(memory, count, generator):
+def rows_of(memory, count, generator):
     rows = torch.randint(len(memory.reward), (count,), generator=generator)
     return Batch(*(column[rows] for column in memory))
 
@@ -714,13 +714,13 @@ def learn(critic, world, slow_share=None, updates=1500):
     for k in range(updates + 1):
         before = weights_of(critic)
         if k % 50 == 0:
-            health, learnt = critic.health(*memory[:2]), table(world, critic.min)
+            health, learnt = critic.health(*memory[:2]), tabulate(world, critic.min)
             log["update"].append(k)
             log["error"].append(((learnt - exact).square().mean().sqrt() / exact.std()).item())
             log["greatest"].append(learnt.abs().max().item())
             log["norm"].append(health["weight_norm"].item())
             log["dead"].append(health["dead_units"].item())
-        update(critic, slow, optimizer, draw(memory, 128, generator), generator)
+        update(critic, slow, optimizer, rows_of(memory, 128, generator), generator)
         if k % 50 == 0:  # length of this step over length of the weights
             log["turn"].append(((weights_of(critic) - before).norm() / before.norm()).item())
         if slow is not None:
@@ -748,7 +748,7 @@ RECIPES = {
 }
 
 
-def train(name, world):
+def train_by(name, world):
     """A critic by one of the recipes, and its log."""
     cls, kind, slow_share = RECIPES[name]
     torch.manual_seed(0)
@@ -758,7 +758,7 @@ def train(name, world):
 
 trained, logs = {}, {}
 for name in RECIPES:
-    trained[name], logs[name] = train(name, world)
+    trained[name], logs[name] = train_by(name, world)
 
 # %% [markdown]
 # ## Checks
@@ -770,7 +770,7 @@ for name in RECIPES:
 # the spread of the exact values.
 
 # %%
-learnt = table(world, trained["plain, slow copy 0.05"].min)
+learnt = tabulate(world, trained["plain, slow copy 0.05"].min)
 error = logs["plain, slow copy 0.05"]["error"]
 check("plain critic, slow copy 0.05: error", error[-1], below=1.0)
 check("the same before training", error[0], above=3)
@@ -894,7 +894,7 @@ show(
 
 # %%
 def greedy(critic):
-    return best_of_n_policy(table(world, critic.min), VERY_MANY)
+    return best_of_n_policy(tabulate(world, critic.min), VERY_MANY)
 
 
 def share_of_optimum(critic, world):
@@ -913,7 +913,7 @@ def share_that_falls(critic):
 
 rented = replace(world, reward=world.reward - 0.5)
 contenders = ("plain, slow copy 0.05", "normalised, one pass", "normalised, two passes")
-with_rent = {name: train(name, rented) for name in contenders}
+with_rent = {name: train_by(name, rented) for name in contenders}
 for name in contenders[1:]:
     check(f"{name}: earns, share of the optimum", share_of_optimum(trained[name], world), above=0.8)
 one_rent, two_rent = (with_rent[name][0] for name in contenders[1:])
@@ -935,7 +935,7 @@ for ax, place, found, title in zip(
     truth_here = best_of_n_q(place, N, gamma).amax(1)
     ax.plot(place.places, truth_here, color=COLOURS["reference"], label="exact")
     for name, kind in zip(contenders[1:], ("one-step", "score"), strict=True):
-        best = table(place, found[name].min).amax(1)
+        best = tabulate(place, found[name].min).amax(1)
         ax.plot(place.places, best, color=COLOURS[kind], linestyle=LINES[kind], label=name)
     ax.set(xlabel="place $x$", xlim=(-1, 1), ylim=(-10, 20), title=title)
     ax.set_xticks([-1, -0.5, 0, 0.5, 1])

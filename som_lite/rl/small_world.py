@@ -133,7 +133,7 @@ def as_batch(
     return Batch(x[place], a[action], reward, x[after], ended.float())
 
 
-def table(world: SmallWorld, q: Callable[[Tensor, Tensor], Tensor]) -> Table:
+def tabulate(world: SmallWorld, q: Callable[[Tensor, Tensor], Tensor]) -> Table:
     """A critic's values at every place and action."""
     obs, a = world.places.float()[:, None, None], world.actions.float()[None, :, None]
     with torch.no_grad():

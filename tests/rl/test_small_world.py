@@ -16,7 +16,7 @@ from som_lite.rl.small_world import (
     cliff_walk,
     policy_q,
     step,
-    table,
+    tabulate,
     terrain,
     visited,
 )
@@ -125,6 +125,6 @@ def test_batches_and_tables_speak_of_places_and_actions_as_numbers():
     assert batch.terminated.tolist() == [0, 1]
     want = terrain(torch.tensor([-1.0, 1.0])) - torch.tensor([0.1, 0])
     torch.testing.assert_close(batch.reward, want)
-    values = table(WORLD, lambda obs, a: (obs + 2 * a).squeeze(-1))
+    values = tabulate(WORLD, lambda obs, a: (obs + 2 * a).squeeze(-1))
     assert values.shape == (PLACES, ACTIONS)
     assert values[0, -1].item() == 1.0 and values[-1, 0].item() == -1.0
