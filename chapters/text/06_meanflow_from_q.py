@@ -27,7 +27,7 @@
 # and two for the exercises. No GPU.
 #
 # Previous: [05 · The probability-flow ODE](05_probability_flow_ode.ipynb). Next:
-# [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb).
+# [07 · The critic](07_the_critic.ipynb).
 
 # %% [markdown]
 # ## The idea in one picture
@@ -1526,4 +1526,4 @@ for phi in (0.3, 2.0, 4.5):
 # ---
 #
 # Previous: [05 · The probability-flow ODE](05_probability_flow_ode.ipynb). Next:
-# [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb).
+# [07 · The critic](07_the_critic.ipynb).

@@ -7,6 +7,7 @@ from som_lite.view.one_step import one_step_explorer
 from som_lite.view.policy import policy_explorer
 from som_lite.view.schedule import schedule_explorer
 from som_lite.view.score_estimate import score_estimate_explorer
+from som_lite.view.value_landscape import value_landscape_explorer
 
 __all__ = [
     "average_velocity_explorer",
@@ -16,4 +17,5 @@ __all__ = [
     "policy_explorer",
     "schedule_explorer",
     "score_estimate_explorer",
+    "value_landscape_explorer",
 ]
