@@ -42,7 +42,8 @@ def maker(name):
 def own_module(tmp_path, monkeypatch):
     """The README's module of a task of one's own, as a file that can be imported: its name."""
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?gym\.register.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (code,) = [block for block in blocks if "gym.register" in block]
     (tmp_path / "tasks.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield "tasks"

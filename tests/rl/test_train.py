@@ -56,7 +56,7 @@ def raise_error():
 
 def test_a_run_is_repeatable_and_its_seed_matters(name, tmp_path):
     runs = [
-        outcome(train(make_config(tmp_path / str(i), agent=name, steps=100, seed=seed)))
+        outcome(train(make_config(tmp_path / str(i), agent=name, steps=60, seed=seed)))
         for i, seed in enumerate((0, 0, 1))
     ]
     assert runs[0] == runs[1]
@@ -65,12 +65,13 @@ def test_a_run_is_repeatable_and_its_seed_matters(name, tmp_path):
 
 def test_a_run_that_died_continues_exactly(name, tmp_path, monkeypatch):
     """It dies at step 133, inside an episode and between checkpoint (120) and row (160)."""
-    whole = outcome(train(make_config(tmp_path / "whole", agent=name)))
+    settings = {"agent": name, "steps": 170}
+    whole = outcome(train(make_config(tmp_path / "whole", **settings)))
     interrupt_at(monkeypatch, 133, raise_error)
     with pytest.raises(RuntimeError):
-        train(make_config(tmp_path / "parts", agent=name))
+        train(make_config(tmp_path / "parts", **settings))
     assert Run(tmp_path / "parts").checkpoints.steps()[-1] == 120
-    assert outcome(train(make_config(tmp_path / "parts", agent=name))) == whole
+    assert outcome(train(make_config(tmp_path / "parts", **settings))) == whole
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch):
@@ -247,7 +248,7 @@ def test_settings_of_another_agent_are_refused():
         TrainConfig(agent="som", config=SMALL["sac"])
 
 
-def test_on_row_hears_of_every_row_when_it_is_written(name, tmp_path):
+def test_on_row_hears_of_every_row_when_it_is_written(tmp_path):
     heard = []
     out = tmp_path / "run"
 
@@ -256,7 +257,7 @@ def test_on_row_hears_of_every_row_when_it_is_written(name, tmp_path):
             written = [int(row["step"]) for row in csv.DictReader(file)]
         heard.append((written, training.step))
 
-    train(make_config(out, agent=name, steps=200), on_row=on_row)
+    train(make_config(out, steps=200), on_row=on_row)
     assert heard == [([80], 80), ([80, 160], 160), ([80, 160, 200], 200)]
 
 

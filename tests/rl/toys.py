@@ -81,7 +81,7 @@ _SMALL = {"hidden": (32, 32), "batch": 32, "critic_lr": 3e-3}
 _ACTOR = {"actor_lr": 3e-3, "actor_every": 1}
 _OWN = {  # what else makes an agent learn a toy within seconds
     "sac": {"alpha_lr": 3e-3},
-    "som": {"actor_batch": 32, "actor_tau": 0.02, "n_evaluate": 8},
+    "som": {"actor_batch": 32, "lines": 16, "actor_tau": 0.02, "n_evaluate": 8},
     "som_paper": {"actor_batch": 32, "K": 16, "n_evaluate": 8},
     "td3": {"explore_noise": 0.3},
     "sdac": {"actor_batch": 32, "steps": 5, "K": 8, "n_evaluate": 8, "actor_tau": 0.02},
