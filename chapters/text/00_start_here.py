@@ -212,7 +212,7 @@ show(
 # | 05 [The probability-flow ODE](05_probability_flow_ode.ipynb) | turn a score into a velocity for any path | **ready** |
 # | 06 [MeanFlow from a Q-function](06_meanflow_from_q.ipynb) | train a one-step sampler of $\exp(Q/\alpha)$ with no sample of it | **ready** |
 # | 07 [The critic](07_the_critic.ipynb) | learn $Q$ from experience | **ready** |
-# | 08 SOM, complete | read the algorithm line by line in code; train it live | planned |
+# | 08 [SOM, complete](08_som_complete.ipynb) | read the algorithm line by line in code; train it live | **ready** |
 # | 09 [SOM on MuJoCo](09_som_on_mujoco.ipynb) | train, evaluate and compare on simulated robots; know the cost | **ready** |
 # | 10 Neighbours | see each rival as a change of a few lines | planned |
 # | 11 Spending compute well | make it faster | planned |

@@ -28,7 +28,7 @@
 # and an hour and a half for the exercises. No GPU.
 #
 # Previous: [06 · MeanFlow from a Q-function](06_meanflow_from_q.ipynb). Next:
-# [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb).
+# [08 · SOM, complete](08_som_complete.ipynb).
 
 # %% [markdown]
 # ## The idea in one picture
@@ -1238,5 +1238,5 @@ check("exercise 6: reward -0.3, gamma 0.5", abs(settles_at(-0.3, 0.5) + 0.6), be
 #
 # ---
 #
-# Previous: [06 · MeanFlow from a Q-function](06_meanflow_from_q.ipynb). Planned in between: 08 · SOM, complete. Next:
-# [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb).
+# Previous: [06 · MeanFlow from a Q-function](06_meanflow_from_q.ipynb). Next:
+# [08 · SOM, complete](08_som_complete.ipynb).

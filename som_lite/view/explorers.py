@@ -7,6 +7,7 @@ from som_lite.view.one_step import one_step_explorer
 from som_lite.view.policy import policy_explorer
 from som_lite.view.schedule import schedule_explorer
 from som_lite.view.score_estimate import score_estimate_explorer
+from som_lite.view.soft_greedy import soft_greedy_explorer
 from som_lite.view.value_landscape import value_landscape_explorer
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "policy_explorer",
     "schedule_explorer",
     "score_estimate_explorer",
+    "soft_greedy_explorer",
     "value_landscape_explorer",
 ]

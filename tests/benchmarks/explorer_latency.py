@@ -26,6 +26,7 @@ from som_lite.view.explorers import (
     policy_explorer,
     schedule_explorer,
     score_estimate_explorer,
+    soft_greedy_explorer,
 )
 
 torch.set_num_threads(1)
@@ -46,6 +47,7 @@ def explorers() -> list[Explorer]:
         score_estimate_explorer(BoxBoltzmann(q, 0.2), q, 0.2),
         schedule_explorer(),
         one_step_explorer(lambda eps, alpha, n: torch.tanh(eps), q, alphas=[0.1, 0.2, 0.5]),
+        soft_greedy_explorer(lambda eps, alpha, K: torch.tanh(eps), q, alphas=[0.1, 0.2, 0.5]),
         policy_explorer(lambda eps, s: torch.tanh(2 * eps + s), noise, torch.zeros(1)),
     ]
 
