@@ -1,8 +1,11 @@
 """What each agent of the family teaches its network, against closed forms; and that it learns."""
 
+import ast
 import inspect
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import nn
 from som_lite.flow.densities import GaussianMixture
 from som_lite.flow.meanflow import average_velocity
 from som_lite.flow.paths import VE, VP, Linear
-from som_lite.rl.agents import AGENTS
+from som_lite.rl.agents import AGENTS, presets
 from som_lite.rl.agents.base import ActorCritic
 from som_lite.rl.critic import NoisyTwinQ, level_loss
 from tests.rl.bandit import EASY, KnownQ, actions, learn
@@ -357,16 +360,45 @@ ORDER = (
 
 
 def test_siblings_keep_the_names_and_their_order(name):
-    own = [x for x in vars(AGENTS[name][1]) if x in ORDER]
-    assert own == sorted(own, key=ORDER.index)
+    """First what all have, in one order, then what only this paper has."""
+    own = [x for x, value in vars(AGENTS[name][1]).items() if inspect.isfunction(value)]
+    shared = [x for x in own if x in ORDER]
+    alone = [x for x in own if x not in ORDER]
+    assert own == sorted(shared, key=ORDER.index) + alone
 
 
-def test_a_paper_setting_is_one_of_its_agent(name):
-    """`PAPER` beside the class holds what the paper or its code uses; it makes an agent."""
+FILES = sorted({Path(inspect.getfile(agent)) for _, agent in AGENTS.values()})
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_files_are_laid_out_alike_and_short(file):
+    """What it says, its settings, the paper's, functions, the agents; 110 lines of code at most."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    about = ast.get_docstring(tree) or ""
+    assert re.search(r"\d{4}\.\d{5}", about.splitlines()[0]), "the paper's number in the first line"
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    configs = [x for x in classes if x.endswith("Config")]
+    assert configs and classes[: len(configs)] == configs, "settings first"
+    code, explained = set(), set()
+    for node in ast.walk(tree):
+        code |= set(range(getattr(node, "lineno", 1), getattr(node, "end_lineno", 0) + 1))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            explained |= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [i for i in code - explained if lines[i - 1].strip() and lines[i - 1].strip()[0] != "#"]
+    assert len(kept) <= 110
+
+
+def test_presets_are_settings_of_the_agent(name):
+    """`paper` on the class: what the paper or its code uses; none for LQL and the book's SOM."""
     config, agent = AGENTS[name]
-    paper = getattr(inspect.getmodule(agent), "PAPER", None)
-    if paper is None or not isinstance(paper, config):
-        pytest.skip("the defaults are the paper's, or the other agent of the file has them")
-    assert paper.critic == "plain"
-    small = replace(paper, hidden=(8,))
-    assert agent(3, 2, small).generate(torch.zeros(1, 3), 1).shape == (1, 1, 2)
+    named = presets(name)
+    assert ("paper" in named) == (name not in ("som", "lql"))
+    assert all(type(settings) is config for settings in named.values())
+    if paper := named.get("paper"):
+        assert paper.critic == "plain" and paper != named["one_core"]
+        small = replace(paper, hidden=(8,))
+        assert agent(3, 2, small).generate(torch.zeros(1, 3), 1).shape == (1, 1, 2)
+    # one core: two layers of 256 at most, and not more proposals than the others
+    assert max(named["one_core"].hidden) <= 256 and len(named["one_core"].hidden) == 2
+    assert getattr(named["one_core"], "K", 0) <= 16

@@ -26,7 +26,7 @@ PATH = Linear()
 class FPMDConfig(DPMDConfig):
     """Settings of both."""
 
-    octaves: int = 1
+    octaves: int = 1  # frequencies in the actor's time embedding
     steps: int = 1  # of the flow from noise to an action
     start: float = 1.0  # standard deviation of the noise that actions are made from
     share_equal: float = 0.25  # FPMD-M: share of rows with r = t
@@ -46,6 +46,7 @@ PAPER = FPMDConfig(
 class FPMDR(DPMD):
     """Mirror descent with a velocity, v(a, t) = u(a, t, t), and Euler steps."""
 
+    paper = PAPER
     config: FPMDConfig
 
     def make_actor(self) -> nn.Module:
