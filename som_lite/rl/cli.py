@@ -89,7 +89,7 @@ def _train_config(arguments: list[str]) -> TrainConfig:
         return _parse(
             tyro.conf.AvoidSubcommands[TrainConfig],
             args=["--agent", chosen.agent, *arguments],
-            default=TrainConfig(agent=chosen.agent, config=named.get(chosen.preset)),
+            default=TrainConfig(agent=chosen.agent, config=named.get(chosen.preset or "")),
         )
     except ValueError as error:
         if found := re.search(r"Unrecognized options: (--[^\s,=]+)", str(error)):

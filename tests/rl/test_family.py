@@ -247,6 +247,12 @@ def test_jumps_of_an_exact_average_velocity_agree():
     assert one.generate(torch.zeros(4, 3), 8).std() < 1e-3
 
 
+@pytest.mark.parametrize("name", ["dpmd", "fpmd_r", "fpmd_m"])
+def test_mirror_descent_begins_with_a_spread(name):
+    """What old actions never did, no weight can bring: one Euler step of v_G, to 0, is the end."""
+    assert maker(name)().generate(torch.zeros(1, 3), 500).std() > 0.3
+
+
 def test_td3_adds_noise_then_clips():
     agent, obs = maker("td3")(explore_noise=0.5), torch.zeros(1, 3)
     agent.actor.forward = agent.actor_average.forward = lambda obs: torch.full((len(obs), 2), 0.9)
