@@ -51,7 +51,7 @@ def one_step_explorer(
 
     fig, (left, right) = figure(8.4, 4.6, ncols=2)
     plane(left, 1.2)
-    shades = {alpha: _shades(left, exact[alpha]) for alpha in alphas}
+    shades = {alpha: density_shades(left, exact[alpha]) for alpha in alphas}
     image = Shades(left, SHADES, CELLS)
     cloud = plots.particles(left, noise[:SHOWN], "one-step", size=3, alpha=0.7)
     right.plot(alphas, list(truth.values()), color=COLOURS["reference"], linewidth=1.5)
@@ -92,7 +92,7 @@ def one_step_explorer(
     )
 
 
-def _shades(ax: Axes, target: BoxBoltzmann) -> np.ndarray:
+def density_shades(ax: Axes, target: BoxBoltzmann) -> np.ndarray:
     """The number of every square's shade, by the density relative to its highest value."""
     density = plots.density_on(ax, target.log_prob, CELLS)
     return ((len(SHADES) - 1) * density / density.max()).astype(np.uint8)

@@ -332,7 +332,7 @@ MIRROR = ABSOLUTE | {"K": 8, "actor_tau": 0.1}  # the old policy follows in ten 
 ASKED = {
     "td3": (0.9, {"explore_noise": 0.05}),  # .985
     "sdac": (0.6, ABSOLUTE | {"K": 16}),  # .863: five steps lose spread
-    "idem": (0.33, {"alpha": 0.05, "relative": False}),  # .422: sharp, so that the faces are empty
+    "idem": (0.5, {"alpha": 0.05, "relative": False, "steps": 20}),  # .778: sharp: empty faces
     "qsm": (0.35, ABSOLUTE | {"steps": 20}),  # .489
     "dpmd": (0.6, MIRROR),
     "qvpo": (0.6, {"K": 8}),  # .977
