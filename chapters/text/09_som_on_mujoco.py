@@ -29,7 +29,7 @@
 # **Time and hardware.** ≈ 40 s on one CPU core, and never more than 90 s. No GPU. The recorded runs took longer; the
 # chapter prints how long, and on what machine.
 #
-# Previous: [06 · MeanFlow from a Q-function](06_meanflow_from_q.ipynb). Next: 10 · Neighbours (planned).
+# Previous: [06 · MeanFlow from a Q-function](06_meanflow_from_q.ipynb). Next: [10 · Neighbours](10_neighbours.ipynb).
 
 # %% [markdown]
 # ## The idea in one picture
@@ -1581,4 +1581,4 @@ check("exercise 5: your seed", longer.seed, above=99.5, below=100.5)
 # ---
 #
 # Previous: [06 · MeanFlow from a Q-function](06_meanflow_from_q.ipynb). Planned between them: 07 · The critic and
-# 08 · SOM, complete. Next, planned: 10 · Neighbours.
+# 08 · SOM, complete. Next: [10 · Neighbours](10_neighbours.ipynb).
