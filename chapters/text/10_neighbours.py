@@ -22,7 +22,7 @@
 #
 # **What you need.** Chapters 03 to 06. What is used from them is recalled.
 #
-# **Time and hardware.** ≈ 80 s on one CPU core, nearly all of it for short trainings; allow two hours for reading and
+# **Time and hardware.** ≈ 60 s on one CPU core, nearly all of it for short trainings; allow two hours for reading and
 # exercises. No GPU.
 #
 # Previous: [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb). Planned next: 11 · Spending compute well.
@@ -101,7 +101,7 @@ for ax, title, field in (
 ):
     plane(ax, 1.6)
     plots.backdrop(ax, lambda a: exact.noised_log_prob(a, level, path))
-    plots.field(ax, field, 13, "score", scale=0.035, width=0.008)
+    plots.field(ax, field, 13, "score", width=0.008)
     ax.set_title(title, fontsize=11)
 show(
     fig,
@@ -113,8 +113,8 @@ show(
 # %% [markdown]
 # **What you should see.** Left, what we would like to sample: four spots, the top right one holding most. Middle and right,
 # over the same noised density, what two methods teach their network there: the arrows in the middle have melted into one
-# stream, those on the right still run to four separate hills, as if there were no noise. Both papers speak of "the score of
-# the policy". Only one of the two is.
+# stream, those on the right still run to four separate hills, as if there were no noise. (Arrows of each panel have
+# their own scale.) Both are called a score. Only one of them is that of the noised density.
 
 # %% [markdown]
 # ## Derivation
@@ -519,7 +519,7 @@ OWN = {
     "fpmd_r": EIGHT,
     "fpmd_m": EIGHT,
     "qvpo": EIGHT | {"steps": 20},
-    "dipo": ONE | {"steps": 20, "climbs": 1, "eta": 0.03, "relative": False},
+    "dipo": ONE | {"steps": 20, "climbs": 10, "eta": 0.05, "relative": False},
     "sac": {"alpha_lr": 1e-6},  # the temperature stays where it is
     "td3": {},
     "dacer": ONE | {"steps": 20},
@@ -607,8 +607,8 @@ check("LQL: gradients of Q an action", calls["lql"], above=19.5, below=20.5)
 # %% tags=["hide-input"]
 GROUPS = {
     "Boltzmann": ("som", "sdac", "idem", "mfpo", "sac", "lql"),
-    "equal": ("qsm", "dipo", "aca"),
-    "greedy": ("dpmd", "fpmd_r", "fpmd_m", "qvpo", "td3", "dacer", "dacer2", "nc_lql"),
+    "equal": ("qsm", "dipo", "aca", "nc_lql"),
+    "greedy": ("dpmd", "fpmd_r", "fpmd_m", "qvpo", "td3", "dacer", "dacer2"),
 }
 order = [name for names in GROUPS.values() for name in names]
 fig, axes = figure(8.6, 4.9, ncols=6, nrows=3)
@@ -622,15 +622,17 @@ for ax, (name, a) in zip(axes.flat, panels.items(), strict=True):
     ax.set_yticks([])
 show(
     fig,
-    "Eighteen small panels of actions over the density of four hills. Exact, SOM, SDAC, MFPO: four clouds, the upper right "
-    "one the fullest. iDEM, SAC: more diffuse. LQL, QSM, DIPO: four clouds of about the same size. ACA: diffuse. DPMD, FPMD, "
-    "QVPO, TD3, DACER, DACER2, NC-LQL: nearly all actions on one hill.",
+    "Eighteen small panels of actions over the density of four hills. Exact, SOM, SDAC, MFPO, SAC: four clouds that run into "
+    "each other, the upper ones fuller. iDEM and ACA: diffuse, with points on the faces of the square. LQL, QSM, DIPO: four "
+    "clouds of about the same size. NC-LQL: small dense spots on all four hills. DPMD, FPMD, QVPO, TD3, DACER, DACER2: "
+    "nearly all actions on one hill.",
 )
 
 # %% [markdown]
-# **What you should see.** The number behind a name is the number of network calls an action. First row: four hills, the top
-# right one the fullest, more or less blurred after so short a training. Then QSM and DIPO, sharp, but with hills of *equal*
-# share. Red crosses: those that end on one hill.
+# **What you should see.** The number behind a name is the number of network calls an action. The first panels: four hills,
+# the upper ones fuller, more or less blurred after so short a training. LQL and QSM, and the two behind them: four hills of
+# *equal* share. NC-LQL climbs: the top of every hill, and nothing of its width; the length of its arrows is a constant. Red
+# crosses: those that end on one hill. TD3's is not the best one.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -677,9 +679,10 @@ check(
 #
 # </details>
 #
-# The larger bandit `tests/benchmarks/bandit.py` has equal, narrower hills and more updates, and gives an update's time as a
-# multiple of SOM's. Its table is in `tests/benchmarks/bandit.md`. How the agents fare on robots is not compared here: the
-# recorded comparisons on robots are those of SOM and SAC in chapter 09.
+# The benchmark `tests/benchmarks/bandit.py` repeats this with equal, narrower hills, and measures what an update costs. By
+# its table (`tests/benchmarks/bandit.md`) an update of SAC's actor takes 0.13 of the time of SOM's, QSM's 0.16, SDAC's
+# 0.20, DPMD's 0.81, MFPO's 1.44, DACER's 3.60. SOM pays when it learns, a chain when it acts, DACER both times. How the
+# agents fare on robots is not compared here: the recorded comparisons on robots are those of SOM and SAC in chapter 09.
 
 # %% [markdown]
 # ## Explorer
@@ -728,10 +731,11 @@ chains = {
     "QSM": denoise(qsm_mean, noise, path, 60, rng(12)),
 }
 errors = {name: (hill_shares(a) - exact_shares).abs().max() for name, a in chains.items()}
-for name, a in chains.items():
-    print(f"{name:6} shares " + " ".join(f"{x:.3f}" for x in hill_shares(a)))
 check("exact chain: largest error of a share", errors["exact"], below=0.05)
 check("QSM's chain: largest error of a share", errors["QSM"], above=0.1)
+check(
+    "QSM's chain: share of the highest hill (exact .46)", hill_shares(chains["QSM"])[0], below=0.36
+)
 
 # %% [markdown]
 # ### LQL's walks stay on their hill
@@ -756,7 +760,7 @@ check("2000 steps: the same", off_long, below=0.06)
 # if its samples are few, chance decides: we tilt a *set* of 16 own actions again and again (resample by weight, blur a
 # little), from 60 different starts.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 winners = Counter()
 for seed in range(60):
     g = rng(100 + seed)
@@ -780,30 +784,30 @@ check("runs that did not end on the highest hill", 60 - winners[0], above=2.5)
 #
 # TD3 is one action, pushed uphill. Which hill it is depends on where it began.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 ends = set()
-for seed in range(4):
+for seed in range(5):
     config, kind = AGENTS["td3"]
     agent = kind(1, 2, replace(config(), **COMMON | ACTOR), seed=seed)
     bandit.learn(agent, q, 150, B=128, decay=True)
     ends.add(int(hill_shares(bandit.actions(agent, 500)).argmax()))
 print(
-    "TD3, four seeds: hills of height",
+    "TD3, five seeds: hills of height",
     *sorted((round(float(heights[k]), 1) for k in ends), reverse=True),
 )
-check("TD3: hills reached by four seeds", len(ends), above=1.5)
+check("TD3: hills reached by five seeds", len(ends), above=1.5)
 
 # %% [markdown]
 # ### Which to choose when
 #
 # | you need | take | because |
 # |---|---|---|
-# | a first baseline | SAC | cheapest update and action; one hill is often enough |
+# | a first baseline | SAC | a cheap update, one call, few settings; one hill is often enough |
 # | the best single action, fast | TD3, or SAC's mode | nothing else to sample |
 # | several good actions in their proportion | SDAC | its target is the noised Boltzmann density, by values of $Q$ |
 # | the same, in one call | SOM, MFPO | MFPO when you need $\log\pi$ and an entropy to hold |
 # | no gradient of $Q$ (a simulator, a table) | SDAC, DPMD, SOM | they ask values only |
-# | to keep what data show, a little better | DIPO | it moves data; a wrong critic moves them little |
+# | to keep what data show, a little better | DIPO | it moves recorded actions a short way |
 # | steady greed | FPMD, DPMD, QVPO | mirror descent, few calls of $Q$; add noise to explore |
 # | no second network to train | LQL, NC-LQL, ACA | the price is 20 critic gradients an action |
 #
@@ -917,7 +921,8 @@ for alpha in (0.5, 0.1):
 one, two = (rounds(skewed, value, 0.5, ALPHA, n).log() - exact.p.log() for n in (1, 2))
 factor = (two - two.mean()).norm() / (one - one.mean()).norm()
 check("exercise 5: factor of a round, error", abs(factor - 0.5 / (0.5 + ALPHA)), below=1e-4)
-needle = torch.where(torch.arange(len(skewed)) % 2 == 0, 1e-300, 1.0).double()
+needle = torch.ones_like(skewed)
+needle[::2] = 1e-300
 rest = rounds(needle / needle.sum(), value, 0.5, ALPHA, 200)
 check(
     "exercise 5: from a start that has nearly nothing, error",

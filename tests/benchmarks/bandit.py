@@ -9,6 +9,10 @@ actions; modes kept (of four, those that are nearest to at least 5 % of the acti
 network; and the processor's time of an update as a multiple of that of SOM's, both measured in
 turns. The last is for an update as the bandit needs it: of the actor, or of the critic where there
 is no actor.
+
+How to read it: after some hundred updates of small networks the denoisers (sdac, idem, dipo, aca)
+are still blurred, some below uniform actions in E[Q]. One Euler step of FPMD-R ends on the mean of
+its policy: where the old policy had four hills that is between them, and there it stays.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from som_lite.flow.paths import VE, VP, Linear
 from som_lite.rl.agents import AGENTS, presets
 from som_lite.rl.agents.base import ActorCritic
 from som_lite.rl.critic import NoisyTwinQ, level_loss
-from tests.rl.bandit import EASY, KnownQ, actions, learn
+from tests.rl.bandit import EASY, KnownQ, actions, learn, network_calls
 from tests.rl.conftest import maker
 from tests.rl.test_agents import make_batch
 
@@ -355,6 +355,13 @@ def test_the_easy_bandit_is_learnt(name):
     agent = learn(maker(name)(1, 2, **QUICK, **actor, **settings), EASY, *(updates or [600]))
     value = EASY(actions(agent, 500)).mean().item()
     assert value > asked
+
+
+@pytest.mark.parametrize("name", ["sdac", "dacer", "mfpo", "fpmd_m", "lql", "aca"])
+def test_an_action_asks_a_network_once_a_step(name):
+    """And SOM's, SAC's and TD3's a single time: their actors have no steps."""
+    assert network_calls(maker(name)(1, 2, steps=7)) == 7
+    assert [network_calls(maker(one)(1, 2)) for one in ("som", "sac", "td3")] == [1, 1, 1]
 
 
 # -- form ----------------------------------------------------------------------------------------
