@@ -1,6 +1,6 @@
 """A bandit with a known Q: what does an agent make of it, without the noise of a learnt critic?
 
-One state, and every episode ends after one action. `KnownQ` stands where an agent has its critic.
+One state, and every episode ends after one action. `FixedQ` stands where an agent has its critic.
 """
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from som_lite.flow.scores import Energy
 from som_lite.rl.agents.base import ActorCritic, QAgent
+from som_lite.rl.critic import TwinQ
 from som_lite.rl.replay import Batch
 
 
@@ -21,20 +22,16 @@ class _Value(nn.Module):
         return self.q(a) + 0 * obs.sum(-1)  # obs and actions broadcast, as in a critic
 
 
-class KnownQ(nn.Module):
+class FixedQ(TwinQ):
     """A critic whose two networks agree on q(a), whatever the state."""
 
     def __init__(self, q: Energy) -> None:
-        super().__init__()
-        self.q1 = _Value(q)
+        nn.Module.__init__(self)
+        self.q1 = self.q2 = _Value(q)  # pyright: ignore[reportAttributeAccessIssue]
 
     def min(self, obs: Tensor, a: Tensor) -> Tensor:
         """The smaller of two equal values."""
         return self.q1(obs, a)
-
-    def forward(self, obs: Tensor, a: Tensor) -> Tensor:
-        """Both values, along a new first axis."""
-        return torch.stack([self.q1(obs, a)] * 2)
 
 
 def transitions(q: Energy, B: int, generator: torch.Generator, dim: int = 2) -> Batch:
@@ -53,7 +50,7 @@ def learn(
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(agent, ActorCritic):
-        agent.critic, optimizer, update = KnownQ(q), agent.actor_optimizer, agent.actor_update
+        agent.critic, optimizer, update = FixedQ(q), agent.actor_optimizer, agent.actor_update
     else:
         optimizer, update = agent.critic_optimizer, agent.critic_update
         agent.next_action = lambda obs: (obs.new_zeros(len(obs), agent.act_dim), 0.0)

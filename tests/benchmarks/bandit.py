@@ -27,7 +27,7 @@ import torch
 from som_lite.flow.boltzmann import BoxBoltzmann, Bumps
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.agents.base import ActorCritic
-from som_lite.rl.bandit import KnownQ, actions, learn, network_calls, transitions
+from som_lite.rl.bandit import FixedQ, actions, learn, network_calls, transitions
 from tests.benchmarks.one_step import sliced_wasserstein
 
 ALPHA, WIDTH, N, B = 0.2, 0.25, 4096, 128
@@ -68,7 +68,7 @@ def make(name: str):
     settings = COMMON | (ACTOR if issubclass(agent, ActorCritic) else {}) | OWN[name]
     made = agent(1, 2, replace(config(), **settings))
     if name == "lql" or isinstance(made, ActorCritic):
-        made.critic = KnownQ(FOUR)
+        made.critic = FixedQ(FOUR)
     return made
 
 

@@ -3,7 +3,8 @@
 import torch
 
 from som_lite.flow.boltzmann import Bumps
-from som_lite.rl.bandit import KnownQ, actions, learn, network_calls, transitions
+from som_lite.rl.bandit import FixedQ as KnownQ
+from som_lite.rl.bandit import actions, learn, network_calls, transitions
 
 EASY = Bumps(torch.tensor([[0.5, -0.3]]), torch.tensor([0.4]), torch.ones(1))  # one wide hill
 
