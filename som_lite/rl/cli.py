@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from som_lite.rl.agents import AGENTS
+from som_lite.rl.agents import AGENTS, presets
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.device import require_device
 from som_lite.rl.envs import make_env
@@ -37,7 +37,8 @@ som-lite COMMAND --help lists the options of a command."""
 
 TRAIN = """Train an agent. The same command continues a run that was stopped.
 
---config.NAME sets an option of the agent; those of --agent are listed below."""
+--config.NAME sets an option of the agent; those of --agent are listed below. --preset paper starts
+from the settings of the agent's paper instead, --preset one_core from those for one CPU core."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def train_command(arguments: list[str]) -> None:
 def _train_config(arguments: list[str]) -> TrainConfig:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--agent", choices=AGENTS, default="som")
+    early.add_argument("--preset", choices=("one_core", "paper"))
     try:
         chosen, arguments = early.parse_known_args(arguments)
     except argparse.ArgumentError as error:
@@ -80,11 +82,14 @@ def _train_config(arguments: list[str]) -> TrainConfig:
     if {"-h", "--help"} & set(arguments):
         print(train_help(chosen.agent, TRAIN))
         sys.exit(0)
+    named = presets(chosen.agent)
+    if chosen.preset not in (None, *named):
+        raise ValueError(f"preset must be one of {', '.join(named)} for agent {chosen.agent}")
     try:
         return _parse(
             tyro.conf.AvoidSubcommands[TrainConfig],
             args=["--agent", chosen.agent, *arguments],
-            default=TrainConfig(agent=chosen.agent),
+            default=TrainConfig(agent=chosen.agent, config=named.get(chosen.preset or "")),
         )
     except ValueError as error:
         if found := re.search(r"Unrecognized options: (--[^\s,=]+)", str(error)):

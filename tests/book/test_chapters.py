@@ -59,7 +59,7 @@ IMG = re.compile(r"<img\b[^>]*>")
 MB = 2**20
 
 # The chapters that are held to a length; the others are on their way there. Extend this list.
-REVISED = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
+REVISED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 QUESTION = "**Stop and think.**"
 ANSWERED = re.compile(
     rf"{re.escape(QUESTION)}.+?<details>\s*<summary>Answer</summary>.+?</details>", re.DOTALL

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from som_lite.rl import cli
-from som_lite.rl.agents import SOMPaperConfig
+from som_lite.rl.agents import SOMPaper, SOMPaperConfig
+from som_lite.rl.agents.sdac import SDAC, SDACConfig
 from som_lite.rl.runs import Run
 
 
@@ -42,6 +45,8 @@ def asked(monkeypatch):
             "train --agent sac --config.K 3",
             "there is --config.K of --agent som",
         ),
+        ("train --agent lql --preset paper", "preset must be one of one_core for agent lql"),
+        ("train --preset fast", "invalid choice: 'fast'"),
         ("train --config.gamma 2", "gamma must be in [0, 1], got 2.0"),
         ("sweep", "envs must be one or more, got []"),
         ("sweep --envs Hopper-v5 --agents ppo", "invalid choice: 'ppo'"),
@@ -81,8 +86,18 @@ def test_options_reach_the_config(run, asked):
     assert third.agent == "sac" and not third.progress
 
 
+def test_a_preset_is_where_the_options_start_from(run, asked):
+    run(*"train --agent sdac --preset paper --config.K 7".split())
+    run(*"train --agent sdac --preset one_core".split())
+    run(*"train --agent som_paper --preset one_core".split())
+    paper, one_core, reading = (config.config for config in asked)
+    assert paper == replace(SDAC.paper, K=7) and one_core == SDACConfig()
+    assert reading == SOMPaper.one_core != SOMPaperConfig()
+
+
 def test_the_recorded_command_makes_the_same_config(run, asked):
-    for start in ("train --agent som_paper --steps 7000", "train --agent sac --utd 0.5"):
+    starts = ["som_paper --steps 7000", "sac --utd 0.5", "dipo --preset paper"]
+    for start in (f"train --agent {words}" for words in starts):
         run(*start.split())
         run(*asked[-1].command().split()[1:])
         assert asked[-1] == asked[-2]

@@ -1,8 +1,11 @@
 """What each agent of the family teaches its network, against closed forms; and that it learns."""
 
+import ast
 import inspect
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +14,10 @@ from torch import nn
 from som_lite.flow.densities import GaussianMixture
 from som_lite.flow.meanflow import average_velocity
 from som_lite.flow.paths import VE, VP, Linear
-from som_lite.rl.agents import AGENTS
+from som_lite.rl.agents import AGENTS, presets
 from som_lite.rl.agents.base import ActorCritic
 from som_lite.rl.critic import NoisyTwinQ, level_loss
-from tests.rl.bandit import EASY, KnownQ, actions, learn
+from tests.rl.bandit import EASY, KnownQ, actions, learn, network_calls
 from tests.rl.conftest import maker
 from tests.rl.test_agents import make_batch
 
@@ -244,6 +247,12 @@ def test_jumps_of_an_exact_average_velocity_agree():
     assert one.generate(torch.zeros(4, 3), 8).std() < 1e-3
 
 
+@pytest.mark.parametrize("name", ["dpmd", "fpmd_r", "fpmd_m"])
+def test_mirror_descent_begins_with_a_spread(name):
+    """What old actions never did, no weight can bring: one Euler step of v_G, to 0, is the end."""
+    assert maker(name)().generate(torch.zeros(1, 3), 500).std() > 0.3
+
+
 def test_td3_adds_noise_then_clips():
     agent, obs = maker("td3")(explore_noise=0.5), torch.zeros(1, 3)
     agent.actor.forward = agent.actor_average.forward = lambda obs: torch.full((len(obs), 2), 0.9)
@@ -323,7 +332,7 @@ MIRROR = ABSOLUTE | {"K": 8, "actor_tau": 0.1}  # the old policy follows in ten 
 ASKED = {
     "td3": (0.9, {"explore_noise": 0.05}),  # .985
     "sdac": (0.6, ABSOLUTE | {"K": 16}),  # .863: five steps lose spread
-    "idem": (0.33, {"alpha": 0.05, "relative": False}),  # .422: sharp, so that the faces are empty
+    "idem": (0.5, {"alpha": 0.05, "relative": False, "steps": 20}),  # .778: sharp: empty faces
     "qsm": (0.35, ABSOLUTE | {"steps": 20}),  # .489
     "dpmd": (0.6, MIRROR),
     "qvpo": (0.6, {"K": 8}),  # .977
@@ -348,6 +357,13 @@ def test_the_easy_bandit_is_learnt(name):
     assert value > asked
 
 
+@pytest.mark.parametrize("name", ["sdac", "dacer", "mfpo", "fpmd_m", "lql", "aca"])
+def test_an_action_asks_a_network_once_a_step(name):
+    """And SOM's, SAC's and TD3's a single time: their actors have no steps."""
+    assert network_calls(maker(name)(1, 2, steps=7)) == 7
+    assert [network_calls(maker(one)(1, 2)) for one in ("som", "sac", "td3")] == [1, 1, 1]
+
+
 # -- form ----------------------------------------------------------------------------------------
 
 ORDER = (
@@ -357,16 +373,45 @@ ORDER = (
 
 
 def test_siblings_keep_the_names_and_their_order(name):
-    own = [x for x in vars(AGENTS[name][1]) if x in ORDER]
-    assert own == sorted(own, key=ORDER.index)
+    """First what all have, in one order, then what only this paper has."""
+    own = [x for x, value in vars(AGENTS[name][1]).items() if inspect.isfunction(value)]
+    shared = [x for x in own if x in ORDER]
+    alone = [x for x in own if x not in ORDER]
+    assert own == sorted(shared, key=ORDER.index) + alone
 
 
-def test_a_paper_setting_is_one_of_its_agent(name):
-    """`PAPER` beside the class holds what the paper or its code uses; it makes an agent."""
+FILES = sorted({Path(inspect.getfile(agent)) for _, agent in AGENTS.values()})
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_files_are_laid_out_alike_and_short(file):
+    """What it says, its settings, the paper's, functions, the agents; 110 lines of code at most."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    about = ast.get_docstring(tree) or ""
+    assert re.search(r"\d{4}\.\d{5}", about.splitlines()[0]), "the paper's number in the first line"
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    configs = [x for x in classes if x.endswith("Config")]
+    assert configs and classes[: len(configs)] == configs, "settings first"
+    code, explained = set(), set()
+    for node in ast.walk(tree):
+        code |= set(range(getattr(node, "lineno", 1), getattr(node, "end_lineno", 0) + 1))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            explained |= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [i for i in code - explained if lines[i - 1].strip() and lines[i - 1].strip()[0] != "#"]
+    assert len(kept) <= 110
+
+
+def test_presets_are_settings_of_the_agent(name):
+    """`paper` on the class: what the paper or its code uses; none for LQL and the book's SOM."""
     config, agent = AGENTS[name]
-    paper = getattr(inspect.getmodule(agent), "PAPER", None)
-    if paper is None or not isinstance(paper, config):
-        pytest.skip("the defaults are the paper's, or the other agent of the file has them")
-    assert paper.critic == "plain"
-    small = replace(paper, hidden=(8,))
-    assert agent(3, 2, small).generate(torch.zeros(1, 3), 1).shape == (1, 1, 2)
+    named = presets(name)
+    assert ("paper" in named) == (name not in ("som", "lql"))
+    assert all(type(settings) is config for settings in named.values())
+    if paper := named.get("paper"):
+        assert paper.critic == "plain" and paper != named["one_core"]
+        small = replace(paper, hidden=(8,))
+        assert agent(3, 2, small).generate(torch.zeros(1, 3), 1).shape == (1, 1, 2)
+    # one core: two layers of 256 at most, and not more proposals than the others
+    assert max(named["one_core"].hidden) <= 256 and len(named["one_core"].hidden) == 2
+    assert getattr(named["one_core"], "K", 0) <= 16

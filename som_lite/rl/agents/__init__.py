@@ -41,6 +41,14 @@ AgentConfig = (
     | MFPOConfig | ACAConfig
 )  # fmt: skip
 
+
+def presets(name: str) -> dict[str, AgentConfig]:
+    """The named settings of an agent: for one CPU core, and its paper's where they are known."""
+    config, agent = AGENTS[name]
+    found = {"one_core": agent.one_core or config()}
+    return found | ({"paper": agent.paper} if agent.paper else {})
+
+
 __all__ = [
     "AGENTS",
     "SAC",
@@ -50,4 +58,5 @@ __all__ = [
     "SOMConfig",
     "SOMPaper",
     "SOMPaperConfig",
+    "presets",
 ]

@@ -42,6 +42,7 @@ PAPER = ACAConfig(hidden=(256, 256, 256), n_explore=32, n_target=32, steps=20)
 class ACA(QAgent):
     """Actions are denoised along the gradient of a noise-level critic."""
 
+    paper = PAPER
     config: ACAConfig
     critic: NoisyTwinQ
 

@@ -83,6 +83,8 @@ class QAgent:
     """A critic, and a policy that draws candidates of which the critic may pick one."""
 
     policy_parts: tuple[str, ...] = ("critic",)  # what `act` needs
+    paper: Any = None  # the settings of its paper or of its public code, where they are known
+    one_core: Any = None  # settings for one CPU core; None: the defaults
 
     def __init__(
         self, obs_dim: int, act_dim: int, config: Any, seed: int = 0, device: str = "cpu"

@@ -47,10 +47,10 @@ class DACERConfig(DenoiserConfig):
 class DACER2Config(DACERConfig):
     """Settings of DACER2: the field has the weight eta, at time t the length exp(c t + d)."""
 
-    steps: int = 5
-    eta: float = 0.1
-    c: float = 0.4
-    d: float = -1.8
+    steps: int = 5  # of the chain from noise to an action
+    eta: float = 0.1  # weight of the field of Q-gradients
+    c: float = 0.4  # its length at time t is exp(c t + d)
+    d: float = -1.8  # see c
 
 
 PAPER = DACERConfig(
@@ -59,9 +59,14 @@ PAPER = DACERConfig(
 )  # fmt: skip
 
 
+# eta is 1 on some tasks and .01 on others.
+PAPER2 = DACER2Config(**vars(PAPER) | {"steps": 5, "eta": 1.0})
+
+
 class DACER(DenoisingActor):
     """A chain that climbs the critic as a whole, with noise on its actions."""
 
+    paper = PAPER
     policy_parts = (*DenoisingActor.policy_parts, "kappa.log_alpha")
     config: DACERConfig
 
@@ -104,6 +109,7 @@ class DACER(DenoisingActor):
 class DACER2(DACER):
     """DACER with a field of Q-gradients as a second teacher."""
 
+    paper = PAPER2
     config: DACER2Config
 
     def actor_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:

@@ -44,6 +44,7 @@ PAPER = DIPOConfig(
 class DIPO(DenoisingActor):
     """A denoiser of recorded actions that have climbed the critic."""
 
+    paper = PAPER
     config: DIPOConfig
 
     def actor_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:

@@ -46,6 +46,7 @@ PAPER = DPMDConfig(
 class DPMD(DenoisingActor):
     """A denoiser of its own actions, weighted by exp(Q / alpha)."""
 
+    paper = PAPER
     config: DPMDConfig
 
     def build(self) -> None:

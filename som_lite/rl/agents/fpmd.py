@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from som_lite.flow.denoising import weighted_error
 from som_lite.flow.meanflow import meanflow_target, sample, sample_times
-from som_lite.flow.nets import SkipVelocityNet
+from som_lite.flow.nets import AverageVelocityNet
 from som_lite.flow.ode import euler_step, solve
 from som_lite.flow.paths import Linear
 from som_lite.rl.agents.dpmd import DPMD, DPMDConfig
@@ -26,7 +26,7 @@ PATH = Linear()
 class FPMDConfig(DPMDConfig):
     """Settings of both."""
 
-    octaves: int = 1
+    octaves: int = 1  # frequencies in the actor's time embedding
     steps: int = 1  # of the flow from noise to an action
     start: float = 1.0  # standard deviation of the noise that actions are made from
     share_equal: float = 0.25  # FPMD-M: share of rows with r = t
@@ -46,10 +46,13 @@ PAPER = FPMDConfig(
 class FPMDR(DPMD):
     """Mirror descent with a velocity, v(a, t) = u(a, t, t), and Euler steps."""
 
+    paper = PAPER
     config: FPMDConfig
 
     def make_actor(self) -> nn.Module:
-        return SkipVelocityNet(self.act_dim, self.obs_dim, self.config.hidden, self.config.octaves)
+        """It begins near 0, where an action is its noise: a policy without spread cannot tilt."""
+        c = self.config
+        return AverageVelocityNet(self.act_dim, self.obs_dim, c.hidden, c.octaves)
 
     @torch.no_grad()
     def generate(

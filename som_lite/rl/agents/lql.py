@@ -95,6 +95,7 @@ class LQL(QAgent):
 class NCLQL(QAgent):
     """Actions are the ends of walks down the noise levels of a noise-conditioned critic."""
 
+    paper = PAPER
     config: NCLQLConfig
     critic: NoisyTwinQ
 

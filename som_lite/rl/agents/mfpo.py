@@ -37,12 +37,12 @@ class MFPOConfig(ActorConfig):
 
     n_evaluate: int = 10
     actor_batch: int = 64  # the first so many transitions teach the actor
-    octaves: int = 1
+    octaves: int = 1  # frequencies in the actor's time embedding
     steps: int = 2  # jumps from noise to an action
     own: int = 8  # proposals per row that are actions of the policy
     K: int = 16  # box proposals per row
     alpha: float = 0.1  # temperature at the start
-    alpha_lr: float = 1e-3
+    alpha_lr: float = 1e-3  # Adam step size of log alpha
     target_entropy: float = -0.5  # entropy to hold, in nats per action dimension
     share_equal: float = 0.75  # share of rows with r = t
 
@@ -62,6 +62,7 @@ PAPER = MFPOConfig(
 class MFPO(ActorCritic):
     """A few-step flow policy with a density, which follows the soft Boltzmann policy."""
 
+    paper = PAPER
     config: MFPOConfig
     actor: FlowWithDensityNet
 

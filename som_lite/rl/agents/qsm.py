@@ -40,6 +40,7 @@ PAPER = QSMConfig(
 class QSM(DenoisingActor):
     """A denoiser whose score is the critic's gradient."""
 
+    paper = PAPER
     config: QSMConfig
 
     def actor_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:

@@ -44,6 +44,7 @@ PAPER = QVPOConfig(
 class QVPO(DenoisingActor):
     """A denoiser of its best own actions, and of a few uniform ones."""
 
+    paper = PAPER
     config: QVPOConfig
 
     def actor_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:

@@ -38,6 +38,11 @@ class SACConfig(ActorConfig):
         )
 
 
+PAPER = SACConfig(
+    critic="plain", critic_lr=3e-4, actor_lr=3e-4, actor_every=1, actor_tau=1.0,
+)  # fmt: skip
+
+
 def squash(
     mean: Float[Tensor, "*batch d"],
     log_std: Float[Tensor, "*batch d"],
@@ -57,6 +62,7 @@ def squash(
 class SAC(ActorCritic):
     """Maximises reward plus alpha times entropy with a tanh-Gaussian policy."""
 
+    paper = PAPER
     config: SACConfig
 
     def __init__(

@@ -49,6 +49,7 @@ PAPER = SDACConfig(
 class SDAC(DenoisingActor):
     """A denoiser of the Boltzmann density, taught by posterior means."""
 
+    paper = PAPER
     config: SDACConfig
 
     def build(self) -> None:

@@ -42,9 +42,7 @@ class SOMConfig(ActorConfig):
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
     teacher: str = "lines"  # of u over an interval: flow lines, or MeanFlow's identity
     lines: int = 64  # flow lines per actor update
-    share_equal: float = (
-        0.25  # identity: share of rows with r = t, which teach the instantaneous velocity
-    )
+    share_equal: float = 0.25  # identity: share of rows with r = t, which teach the velocity
     t_min: float = 0.02  # smallest t: towards 0 the factor 1/t magnifies the estimator's noise
 
     def __post_init__(self) -> None:

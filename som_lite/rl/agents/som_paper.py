@@ -44,9 +44,16 @@ class SOMPaperConfig(SOMConfig):
         self.positive("unit_norm")
 
 
+ONE_CORE = SOMPaperConfig(
+    critic="batch_norm", hidden=(256, 256), critic_lr=1e-3, actor_lr=1e-3, actor_every=3,
+    actor_batch=128, n_explore=1, K=16,
+)  # fmt: skip
+
+
 class SOMPaper(SOM):
     """The paper's target velocity, of unit-norm scores, in place of the book's."""
 
+    paper, one_core = SOMPaperConfig(), ONE_CORE
     config: SOMPaperConfig
 
     def make_actor(self) -> nn.Module:

@@ -37,6 +37,7 @@ PAPER = TD3Config(critic="plain", hidden=(400, 300), batch=100)
 class TD3(ActorCritic):
     """One action per state, the best by the critic; exploration by added noise."""
 
+    paper = PAPER
     config: TD3Config
 
     def make_actor(self) -> nn.Module:
