@@ -2,6 +2,7 @@
 
     python chapters/make.py                  all chapters
     python chapters/make.py 02_meanflow      one
+    python chapters/make.py --prose          run nothing; bring changed prose into the notebooks
     python chapters/make.py --check          run nothing; are the notebooks' cells the text's?
 
 A chapter whose text and outputs did not change is written to the same bytes. Cells with the
@@ -119,6 +120,18 @@ def build(text):
     print(f"{text.stem}: {'written' if changed else 'unchanged'} ({seconds:.0f} s)", flush=True)
 
 
+def renew_prose(text):
+    """Write the text's markdown beside the stored outputs. SystemExit when code has changed."""
+    path = HERE / f"{text.stem}.ipynb"
+    notebook, stored = jupytext.read(text), nbformat.read(path, 4)
+    code, before = ([c for c in n.cells if c.cell_type == "code"] for n in (notebook, stored))
+    if [c.source for c in code] != [c.source for c in before]:
+        sys.exit(f"{text.stem}: its code has changed; run `make book CHAPTERS={text.stem}`")
+    for cell, old in zip(code, before, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    path.write_bytes(normalise(notebook).encode())
+
+
 def is_current(text):
     """Are the cells of the notebook those of its text?"""
     path = HERE / f"{text.stem}.ipynb"
@@ -131,11 +144,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="chapters, such as 02_meanflow (default: all)")
     parser.add_argument("--check", action="store_true", help="compare cells, run nothing")
+    parser.add_argument("--prose", action="store_true", help="write changed prose, run nothing")
     options = parser.parse_args()
     texts = {text.stem: text for text in sorted((HERE / "text").glob("[0-9][0-9]_*.py"))}
     names = [Path(name).stem for name in options.names] or list(texts)
     if unknown := [name for name in names if name not in texts]:
         parser.error(f"no chapter {', '.join(unknown)}; there are: {', '.join(texts) or 'none'}")
+    if options.prose:
+        for name in names:
+            renew_prose(texts[name])
+        return
     if options.check:
         sys.exit(any([not is_current(texts[name]) for name in names]))  # noqa: C419  (all print)
     for name in names:
