@@ -21,25 +21,39 @@ SKIP, SECONDS, FPS = 1.0, 4.0, 20  # of simulated time: left out, shown, frames 
 SIZE, LARGE = 168, 480  # pixels of a robot in the strip, and as MuJoCo draws it
 
 
-def film(task: str, folder: Path, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Frames (n, SIZE, SIZE, 3) of one episode, and a line that says how it went."""
+def film(task: str, folder: Path) -> tuple[np.ndarray, str]:
+    """Frames (n, SIZE, SIZE, 3), and a line that says how the first episode went.
+
+    A robot that falls early begins again: the next episode follows in the same film.
+    """
     agent = Run(folder).load_agent()
-    agent.generator.manual_seed(seed)
+    agent.generator.manual_seed(0)
     env = make_env(task, render_mode="rgb_array")
-    frames, total, took, done = [], 0.0, 0.0, False
+    frames, lines, seed = [], [], 0
     with off_screen():
-        obs, _ = env.reset(seed=seed)
-        start = env.unwrapped.data.qpos[0]  # pyright: ignore[reportAttributeAccessIssue]
-        while not done:
-            if took >= SKIP + len(frames) / FPS and len(frames) < SECONDS * FPS:
-                frame = Image.fromarray(picture(env, task)).crop((0, 0, LARGE, LARGE))
-                frames.append(np.asarray(frame.resize((SIZE, SIZE), Image.Resampling.LANCZOS)))
-            obs, reward, terminated, truncated, _ = env.step(act(agent, obs))
-            total, took = total + float(reward), took + env.unwrapped.dt  # pyright: ignore
-            done = terminated or truncated
-        way = env.unwrapped.data.qpos[0] - start  # pyright: ignore[reportAttributeAccessIssue]
+        while len(frames) < SECONDS * FPS:
+            lines.append(episode(task, agent, env, seed, frames))
+            seed += 1
     env.close()
-    return np.stack(frames), f"{task}: {way:.1f} m in {took:.1f} s, return {total:.0f}"
+    return np.stack(frames), lines[0]
+
+
+def episode(task: str, agent, env, seed: int, frames: list[np.ndarray]) -> str:
+    """One episode to its end; adds frames while some are missing. How far it went, and how long."""
+    total, took, seen, done = 0.0, 0.0, 0, False
+    obs, _ = env.reset(seed=seed)
+    body = env.unwrapped
+    start = body.data.qpos[0]
+    while not done:
+        if took >= SKIP + seen / FPS and len(frames) < SECONDS * FPS:
+            frame = Image.fromarray(picture(env, task)).crop((0, 0, LARGE, LARGE))
+            frames.append(np.asarray(frame.resize((SIZE, SIZE), Image.Resampling.LANCZOS)))
+            seen += 1
+        obs, reward, terminated, truncated, _ = env.step(act(agent, obs))
+        total, took = total + float(reward), took + body.dt
+        done = terminated or truncated
+    way = body.data.qpos[0] - start
+    return f"{task}: {way:.1f} m in {took:.1f} s, return {total:.0f}"
 
 
 def strip(films: list[np.ndarray]) -> list[Image.Image]:

@@ -513,8 +513,8 @@ listing(
         "the field is learnt where the actor is.",
         "estimate =": "Line 3: proposals, weights, posterior mean $m$.",
         "v =": "Line 4: $v=(a_t-m)/t$.",
-        "loss = meanflow_loss": "Line 5. Where $r=t$ the loss of chapter 02 is the squared error of $v$: your function.",
-        "loss = loss +": "Line 5 over intervals, shown below.",
+        "loss = (u - v)": "Line 5. At one time it is the squared error of $v$, your function; over intervals it is shown below.",
+        "loss = meanflow_loss": "The other teacher, MeanFlow's identity of chapter 02.",
     },
 )
 listing(

@@ -36,8 +36,8 @@
 #
 # **What you should see.** Five robots of the physics simulator MuJoCo, each after 100 000 steps of experience, in real time. Every
 # action is the best of 32 that one call of a network made of noise. From the left: *HalfCheetah* runs. *Hopper* hops on its
-# single leg. *Walker2d* has two. *Ant* has four, and walks in all directions. *Humanoid* has 17 motors, and at this budget it
-# has barely learnt to stand up straight. The film is made from the recorded policies by `figures/robots.py`.
+# single leg. *Walker2d* has two. *Ant* has four, and walks in all directions. *Humanoid* has 17 motors, arms and
+# legs. The film is made from the recorded policies by `figures/robots.py`.
 #
 # A robot in motion convinces more than any number. It also proves little. Is it luck that this seed walks? Would the usual
 # method do as well? Is it the policy that walks, or the critic that picks? This chapter asks such questions of recorded runs.
@@ -93,18 +93,26 @@ class Uniform:
         return 2 * torch.rand(len(obs), self.act_dim, generator=self.generator) - 1
 
 
+class Still(Uniform):
+    """No torque at all."""
+
+    def act(self, obs, explore):
+        return torch.zeros(len(obs), self.act_dim)
+
+
 floor = {}
-print(f"{'task':<16}{'state':>6}{'action':>8}{'return of random actions':>28}")
+print(f"{'task':<16}{'state':>6}{'action':>8}{'random actions':>18}{'no torque':>14}")
 for task in ROBOTS:
     env = make_env(task)
     o, d = env.observation_space.shape[0], env.action_space.shape[0]
     env.close()
     floor[task] = evaluate(Uniform(d), task, episodes=5).mean()
-    print(f"{task:<16}{o:>6}{d:>8}{floor[task]:>28.5f}")
+    still = evaluate(Still(d), task, episodes=5).mean()
+    print(f"{task:<16}{o:>6}{d:>8}{floor[task]:>18.1f}{still:>14.1f}")
 
 # %% [markdown]
-# Random actions are the stupid answer that every result has to beat. For Ant they earn much: it seldom falls, and is paid for
-# not falling. A return of 1000 is therefore no achievement on Ant, and an excellent one on Hopper.
+# Random actions and no action are the stupid answers that every result has to beat. An Ant that stands still is paid for not
+# falling: a return near 1000 is no achievement on Ant, and a fair one on Hopper.
 #
 # ## Derivation
 #
@@ -261,7 +269,7 @@ for (task, kind), found in sorted(runs.items()):
         f"{scores[task, kind]:>10.3f}"
     )
 for kind in ("som", "sac"):
-    both = [z for (task, k), z in scores.items() if k == kind and (task, "sac") in runs]
+    both = [z for (task, k), z in scores.items() if k == kind and (task, "sac") in scores]
     print(f"mean score of {kind} on the {len(both)} tasks of both: {np.mean(both):.3f}")
 
 # %% tags=["hide-input"]
@@ -287,7 +295,21 @@ show(
 )
 
 # %% [markdown]
-# CLAIMS
+# **What you should see.** All five robots beat random actions, and stillness where it pays, by far. Ant and Humanoid, the largest, do
+# best by comparison with public results at this budget; Hopper does worst. On Walker2d SOM ends above SAC. **On HalfCheetah SAC ends far
+# above SOM.** On the other three SAC was not run. It is one seed each, so these are examples, and no sentence of the kind "A beats B" can
+# be made of them; and neither agent's settings were searched on these tasks with these critics. What can be said is that
+# a policy of one call learns to walk from a critic alone, and that it does not always learn as well as a Gaussian.
+#
+# **Stop and think.** SOM's policy can hold several bumps, SAC's cannot. Why might the Gaussian win on HalfCheetah all the same?
+#
+# <details><summary>Answer</summary>
+#
+# If one action is best in each state, a single bump loses nothing, and its mean can be followed along the gradient of $Q$. SOM
+# compares sixteen proposals instead, of which about two count (`ess`): a coarser signal in six dimensions. To know, one would have to change
+# one thing at a time, with seeds.
+#
+# </details>
 
 # %% [markdown]
 # ### What the paper reports, and what is shown here
@@ -318,11 +340,10 @@ plain_runs = {
 print(f"{'task':<16}{'agent':<7}{'plain: three seeds':<24}{'mean [95 %]':<26}normalised critic")
 for (task, kind), found in plain_runs.items():
     halves = np.array([second_half(run) for run in found])
-    low, high = interval(halves, np.random.default_rng(0))
+    mean = summary.estimate(halves, lambda x: np.mean(x, axis=0))  # what you wrote, of the package
     seeds = " ".join(f"{x:.0f}" for x in halves)
     new = " ".join(f"{second_half(run):.0f}" for run in runs.get((task, kind), [])) or "-"
-    middle = f"{halves.mean():.0f} [{low:.0f}, {high:.0f}]"
-    print(f"{task:<16}{kind:<7}{seeds:<24}{middle:<26}{new}")
+    print(f"{task:<16}{kind:<7}{seeds:<24}{mean!s:<26}{new}")
 
 # %% tags=["hide-input"]
 fig, axes = figure(10.2, 3.5, ncols=3)
@@ -344,7 +365,10 @@ show(
 )
 
 # %% [markdown]
-# CLAIMS
+# **What you should see.** Three answers on three robots. On Walker2d the normalised critics lie far above all plain seeds, for both
+# agents. On HalfCheetah SOM gains nothing over the whole, only an earlier start, while SAC gains much. On Hopper SOM's run lies below
+# all three plain seeds. Beside the critic the new runs changed the actor's teacher and step sizes, so this is a comparison of packages,
+# with one seed on one side. The lesson of chapter 07 stands where it was measured; here it is not a law.
 
 # %% [markdown]
 # ### What the numbers of a run say
@@ -355,10 +379,14 @@ show(
 # %%
 run = runs["HalfCheetah-v5", "som"][0]
 log = {name: column[1:] for name, column in run.curve().items()}  # the first row is before learning
+change = log["critic_loss"][-1] / log["critic_loss"][0]
+check("critic loss, last row over its first", change, above=0.2, below=5)
 check(
-    "critic loss, last row over its first", log["critic_loss"][-1] / log["critic_loss"][0], above=2
+    "mean of Q, last row over the return of 100 steps",
+    log["q_mean"][-1] / (log["return_mean"][-1] / 10),
+    above=0.4,
+    below=1.5,
 )
-check("mean of Q, last row over its first", log["q_mean"][-1] / log["q_mean"][0], above=5)
 check("ess, least row", log["ess"].min(), above=1.1)
 check("ess, largest row", log["ess"].max(), below=8)
 
@@ -376,13 +404,15 @@ for ax, (column, title) in zip(axes, panels.items(), strict=True):
 show(
     fig,
     "Four logged numbers of a recorded SOM run against the steps. The return and the mean of Q rise and flatten together; the "
-    "critic loss rises with them; the effective sample size stays low and steady.",
+    "critic loss stays of one size; the effective sample size rises slowly from 1.3 to 1.9 of 16.",
 )
 
 # %% [markdown]
-# **What you should see.** What often alarms: the critic loss *grew* while the robot learned to run, for $Q$ grew with it, and the
-# loss is a square. The mean of $Q$ has a yardstick. With $\gamma=0.99$ a reward of $\bar R$ in every step is worth $100\,\bar R$, so a
-# return of 5000 in 1000 steps goes with a $Q$ of about 500. Far above that, a critic dreams.
+# **What you should see.** The critic loss tells next to nothing: it is of the same size when the robot lies still and when it
+# runs, while the return and $Q$ have risen to thousands and hundreds. The mean of $Q$ has a yardstick. With $\gamma=0.99$ a reward of $\bar R$
+# in every step is worth $100\,\bar R$, a tenth of the return of 1000 such steps. The check compares the two: a
+# little below one, since the buffer also holds worse times. Far above one, a critic dreams. The effective sample size of 1.3 to 1.9
+# says that $\alpha=0.03$ is picky, all the way. Judge none of them alone; judge returns.
 #
 # ### A claim, tested
 #
@@ -454,7 +484,8 @@ for k, value in by_steps.items():
     check(f"{k} steps: return over that of one", value / by_steps[1], above=0.5, below=2)
 
 # %% [markdown]
-# CLAIMS
+# The checks are wide, for four episodes are few. The numbers in them are close to one: the single step has learnt what the many
+# steps do, and on this robot nothing is lost.
 
 # %% [markdown]
 # ### What it costs
@@ -912,7 +943,8 @@ check("exercise 4: your seed", longer.seed, above=99.5, below=100.5)
 # %% [markdown]
 # ## Summary
 #
-# * The critic decides how soon a robot walks. With a batch-normalised one, both agents walk inside 100 000 steps.
+# * A one-call policy learns to walk from a critic alone, within 100 000 steps; on HalfCheetah a Gaussian does better.
+# * A new critic helps much on one robot and not at all on another. One seed cannot say why.
 # * One network call makes an action; many candidates cost little more, many steps cost much.
 # * Report the task's version, steps and updates, seeds, $N$, and which row. Choose the summary before you see the curve.
 # * One seed is an example. Three seeds give an interval, and often it is wide.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.agents.base import QAgent as Agent
@@ -177,7 +178,7 @@ class Run:
         shutil.copy(self._file(CURVE, "the run has not been evaluated yet"), folder)
         path = self._file(POLICY, "the run has not written a policy yet")
         state, sizes = read_tensors(path)
-        half = {k: x.half() if x.is_floating_point() else x for k, x in state.items()}
+        half = {k: _halved(x) for k, x in state.items()}
         write_tensors(folder / POLICY, half, sizes)
         hashes = {name: sha256(folder / name) for name in (CURVE, POLICY)}
         write_json(folder / "config.json", self.info() | {"sha256": hashes})
@@ -188,6 +189,11 @@ class Run:
             return own_file(self.folder, name, LIMITS[name])
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}: {otherwise}") from None
+
+
+def _halved(x: Tensor) -> Tensor:
+    """In half precision where that holds it: a running variance may be larger than 65504."""
+    return x.half() if x.is_floating_point() and x.abs().max() < 6e4 else x
 
 
 def load_agent(run: "Run | str | Path", device: str = "cpu") -> Agent:
