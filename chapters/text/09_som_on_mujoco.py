@@ -154,10 +154,8 @@ print("with", ", ".join(f"{name} {info['packages'][name]}" for name in ("torch",
 #
 # ### One number for five tasks
 #
-# Returns of different tasks cannot be averaged. A **normalised score** can:
-#
-# $$z=\frac{R-R_\text{random}}{R_\text{reference}-R_\text{random}} ,$$
-#
+# Returns of different tasks cannot be averaged. A **normalised score** can,
+# $z=(R-R_\text{random})/(R_\text{reference}-R_\text{random})$:
 # 0 for random actions and 1 for a reference. Ours is the public SAC of Tianshou after *ten times as many* steps, a million (the
 # mean of its ten seeds on the version-3 tasks, `examples/mujoco/benchmark` of that project). Task versions differ a little, so
 # read $z$ as a rough scale.
@@ -461,7 +459,7 @@ for N, value in by_n.items():
 #
 # ### One step, or many?
 #
-# The actor $u_\theta(a,r,t\mid s)$ is also a velocity field. An action can be made of noise in twenty steps of it, as in chapter 01,
+# With the time $t$ of chapter 01, the actor $u_\theta(a,r,t\mid s)$ is also a velocity field. An action can be made of noise in twenty steps of it, as in chapter 01,
 # or in one. Does the single step lose anything? One candidate each, so that no critic repairs what a sampler spoils.
 
 
@@ -737,7 +735,7 @@ def boltzmann_draws(b, shape):
 
 
 # %% [markdown]
-# ### 1. Find the bugs: a collecting loop · ●●○ · 15 min
+# ### 2. Find the bugs: a collecting loop · ●●○ · 15 min
 #
 # This loop fills a replay buffer. It runs, the agent even learns a little, and it has three mistakes. Write it
 # correctly.
@@ -766,13 +764,13 @@ def collect(env, policy, replay, steps, noise):
 cart, memory = gym.wrappers.TimeLimit(Cart(), 10), Replay(100, 2, 1)
 rng = np.random.default_rng(0)
 collect(cart, lambda obs: np.array([0.9]), memory, 50, lambda: 0.3 * rng.standard_normal(1))
-check("exercise 1: tuples stored", len(memory), above=49.5, below=50.5)
-check("exercise 1: largest stored action", memory.data.action[:50].abs().max(), below=1.0001)
+check("exercise 2: tuples stored", len(memory), above=49.5, below=50.5)
+check("exercise 2: largest stored action", memory.data.action[:50].abs().max(), below=1.0001)
 moved = memory.data.next_obs[:50, 1:] - memory.data.obs[:50, 1:]
 error = (moved - memory.data.action[:50]).abs().max()
-check("exercise 1: stored action against the way moved", error, below=1e-5)
-check("exercise 1: tuples marked as terminal", memory.data.terminated.sum(), below=0.5)
-check("exercise 1: episodes begun", (memory.data.obs[:50, 0] == 0).sum(), above=4.5, below=5.5)
+check("exercise 2: stored action against the way moved", error, below=1e-5)
+check("exercise 2: tuples marked as terminal", memory.data.terminated.sum(), below=0.5)
+check("exercise 2: episodes begun", (memory.data.obs[:50, 0] == 0).sum(), above=4.5, below=5.5)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -803,7 +801,7 @@ check("exercise 1: episodes begun", (memory.data.obs[:50, 0] == 0).sum(), above=
 # </details>
 
 # %% [markdown]
-# ### 2. How many candidates replace a temperature? · ●●○ · 15 min
+# ### 3. How many candidates replace a temperature? · ●●○ · 15 min
 #
 # Take $Q(a)=2a$ and $\alpha=1$, hence $p_0\propto e^{2a}$ on $[-1,1]$ and best-of-$N$. Someone suggests to train with half the temperature
 # instead, $p_0\propto e^{4a}$, and a single draw. Which is the smallest $N$ whose *mean* action is at least as large as
@@ -818,8 +816,8 @@ def smallest_n():
 N = smallest_n()
 wanted = 1 / math.tanh(4) - 1 / 4  # the mean of p_0 = e^{4a}
 enough, short = (boltzmann_draws(2, (100_000, n)).amax(1).mean() for n in (N, N - 1))
-check("exercise 2: mean of best-of-N less that of the cooler density", enough - wanted, above=0)
-check("exercise 2: the same for N - 1", short - wanted, below=0)
+check("exercise 3: mean of best-of-N less that of the cooler density", enough - wanted, above=0)
+check("exercise 3: the same for N - 1", short - wanted, below=0)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -850,7 +848,7 @@ check("exercise 2: the same for N - 1", short - wanted, below=0)
 # </details>
 
 # %% [markdown]
-# ### 3. How lucky is the best row? · ●●● · 25 min
+# ### 4. How lucky is the best row? · ●●● · 25 min
 #
 # A policy no longer changes. It is evaluated $m$ times, ten episodes each, and the best of the $m$ rows is reported. A row is normal with
 # standard deviation $\sigma$ around the true return. Derive the expected excess of the best row over the true return, and write
@@ -863,14 +861,14 @@ def expected_excess(m, sigma):
     raise NotImplementedError
 
 
-check("exercise 3: excess of a single row", abs(expected_excess(1, 70.0)), below=0.01)
+check("exercise 4: excess of a single row", abs(expected_excess(1, 70.0)), below=0.01)
 check(
-    "exercise 3: error for m = 2", abs(expected_excess(2, 1.0) - 1 / math.sqrt(math.pi)), below=1e-3
+    "exercise 4: error for m = 2", abs(expected_excess(2, 1.0) - 1 / math.sqrt(math.pi)), below=1e-3
 )
 error = abs(expected_excess(3, 2.0) - 3 / math.sqrt(math.pi))
-check("exercise 3: error for m = 3, sigma = 2", error, below=2e-3)
+check("exercise 4: error for m = 3, sigma = 2", error, below=2e-3)
 best_rows = np.random.default_rng(0).standard_normal((200_000, 20)).max(1)
-check("exercise 3: error for m = 20", abs(expected_excess(20, 1.0) - best_rows.mean()), below=0.006)
+check("exercise 4: error for m = 20", abs(expected_excess(20, 1.0) - best_rows.mean()), below=0.006)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -899,7 +897,7 @@ check("exercise 3: error for m = 20", abs(expected_excess(20, 1.0) - best_rows.m
 # </details>
 
 # %% [markdown]
-# ### 4. Extend the recorded run · ●○○ · 10 min
+# ### 5. Extend the recorded run · ●○○ · 10 min
 #
 # One seed is an anecdote. Add another, and go twice as far. Write a function that returns the `TrainConfig` of the
 # recorded SOM run with a seed that is not recorded yet (take 100) and twice the steps, everything else unchanged. The
@@ -914,11 +912,11 @@ def extended(config):
 
 longer = extended(config)
 print(longer.command())
-check("exercise 4: steps", longer.steps / config.steps, above=1.99, below=2.01)
+check("exercise 5: steps", longer.steps / config.steps, above=1.99, below=2.01)
 check(
-    "exercise 4: other settings that differ", len(config.differences(longer)), above=0.5, below=1.5
+    "exercise 5: other settings that differ", len(config.differences(longer)), above=0.5, below=1.5
 )
-check("exercise 4: your seed", longer.seed, above=99.5, below=100.5)
+check("exercise 5: your seed", longer.seed, above=99.5, below=100.5)
 
 # %% [markdown]
 # <details><summary>Hint</summary>

@@ -550,7 +550,7 @@ def trained(name, alpha=ALPHA, updates=400):
     if name == "lql":
         agent.critic = bandit.FixedQ(q)
         return agent
-    return bandit.learn(agent, q, updates, B=128, decay=True)
+    return bandit.learn_from(agent, q, updates, B=128, decay=True)
 
 
 clouds, calls = {}, {}
@@ -790,7 +790,7 @@ ends = set()
 for seed in range(5):
     config, kind = AGENTS["td3"]
     agent = kind(1, 2, replace(config(), **COMMON | ACTOR), seed=seed)
-    bandit.learn(agent, q, 150, B=128, decay=True)
+    bandit.learn_from(agent, q, 150, B=128, decay=True)
     ends.add(int(hill_shares(bandit.actions(agent, 500)).argmax()))
 check("TD3: hills reached by five seeds", len(ends), above=1.5)
 

@@ -40,7 +40,7 @@ def transitions(q: Energy, B: int, generator: torch.Generator, dim: int = 2) -> 
     return Batch(torch.zeros(B, 1), a, q(a), torch.zeros(B, 1), torch.ones(B))
 
 
-def learn(
+def learn_from(
     agent: QAgent, q: Energy, updates: int, B: int = 64, seed: int = 0, decay: bool = False
 ) -> QAgent:
     """Actors follow the known q; an agent without one learns it from the rewards.

@@ -27,7 +27,7 @@ import torch
 from som_lite.flow.boltzmann import BoxBoltzmann, Bumps
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.agents.base import ActorCritic
-from som_lite.rl.bandit import FixedQ, actions, learn, network_calls, transitions
+from som_lite.rl.bandit import FixedQ, actions, learn_from, network_calls, transitions
 from tests.benchmarks.one_step import sliced_wasserstein
 
 ALPHA, WIDTH, N, B = 0.2, 0.25, 4096, 128
@@ -98,7 +98,7 @@ def relative_time(agent, rounds: int = 7, repeats: int = 5) -> float:
 def line(name: str, updates: int, exact: torch.Tensor) -> str:
     """A row of the table."""
     learns = name != "lql"  # on a known Q it has nothing to learn
-    agent = learn(make(name), FOUR, updates, B, decay=True) if learns else make(name)
+    agent = learn_from(make(name), FOUR, updates, B, decay=True) if learns else make(name)
     a = actions(agent, N)
     shares = torch.bincount(torch.cdist(a, CORNERS).argmin(1), minlength=4) / N
     cells = [name, f"{FOUR(a).mean():.3f}", f"{int((shares >= 0.05).sum())}"]

@@ -17,7 +17,7 @@ from som_lite.flow.paths import VE, VP, Linear
 from som_lite.rl.agents import AGENTS, presets
 from som_lite.rl.agents.base import ActorCritic
 from som_lite.rl.critic import NoisyTwinQ, level_loss
-from tests.rl.bandit import EASY, KnownQ, actions, learn, network_calls
+from tests.rl.bandit import EASY, KnownQ, actions, learn_from, network_calls
 from tests.rl.conftest import maker
 from tests.rl.test_agents import make_batch
 
@@ -352,7 +352,7 @@ ASKED = {
 def test_the_easy_bandit_is_learnt(name):
     asked, settings, *updates = ASKED[name]
     actor = {"actor_lr": 3e-3} if issubclass(AGENTS[name][1], ActorCritic) else {}
-    agent = learn(maker(name)(1, 2, **QUICK, **actor, **settings), EASY, *(updates or [600]))
+    agent = learn_from(maker(name)(1, 2, **QUICK, **actor, **settings), EASY, *(updates or [600]))
     value = EASY(actions(agent, 500)).mean().item()
     assert value > asked
 
