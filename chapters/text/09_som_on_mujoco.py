@@ -803,7 +803,7 @@ check("exercise 2: episodes begun", (memory.data.obs[:50, 0] == 0).sum(), above=
 # %% [markdown]
 # ### 3. How many candidates replace a temperature? · ●●○ · 15 min
 #
-# Take $Q(a)=2a$ and $\alpha=1$, hence $p_0\propto e^{2a}$ on $[-1,1]$ and best-of-$N$. Someone suggests to train with half the temperature
+# Take $Q(a)=2a$ and $\alpha=1$, hence the density $p_0\propto e^{2a}$ on $[-1,1]$ and best-of-$N$. Someone suggests to train with half the temperature
 # instead, $p_0\propto e^{4a}$, and a single draw. Which is the smallest $N$ whose *mean* action is at least as large as
 # that of one draw from $e^{4a}$? Guess first. Then write a function that returns $N$; the check simulates it.
 
@@ -851,8 +851,8 @@ check("exercise 3: the same for N - 1", short - wanted, below=0)
 # ### 4. How lucky is the best row? · ●●● · 25 min
 #
 # A policy no longer changes. It is evaluated $m$ times, ten episodes each, and the best of the $m$ rows is reported. A row is normal with
-# standard deviation $\sigma$ around the true return. Derive the expected excess of the best row over the true return, and write
-# it as a function of $m$ and $\sigma$ that is exact to three digits: no random numbers. The check knows $m=1$, $2$ and $3$ in closed form,
+# standard deviation $\varsigma$ around the true return. Derive the expected excess of the best row over the true return, and write
+# it as a function of $m$ and $\varsigma$ that is exact to three digits: no random numbers. The check knows $m=1$, $2$ and $3$ in closed form,
 # and simulates $m=20$.
 
 
@@ -881,9 +881,9 @@ check("exercise 4: error for m = 20", abs(expected_excess(20, 1.0) - best_rows.m
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The best row has the distribution function $\Phi(x)^m$ in units of $\sigma$, hence the density $m\,\Phi(x)^{m-1}\varphi(x)$, and the
-# mean is $\sigma\int x\,m\,\Phi^{m-1}\varphi\,dx$. For $m=2$, integrate by parts: $\int2x\,\Phi\,\varphi=\int2\varphi^2=1/\sqrt\pi$. For
-# $m=20$ it is $1.87\,\sigma$. With a spread of 700 between Hopper's episodes a row of ten has $\sigma=220$, so twenty rows of one and the
+# The best row has the distribution function $\Phi(x)^m$ in units of $\varsigma$, hence the density $m\,\Phi(x)^{m-1}\varphi(x)$, and the
+# mean is $\varsigma\int x\,m\,\Phi^{m-1}\varphi\,dx$. For $m=2$, integrate by parts: $\int2x\,\Phi\,\varphi=\int2\varphi^2=1/\sqrt\pi$. For
+# $m=20$ it is $1.87\,\varsigma$. With a spread of 700 between Hopper's episodes a row of ten has $\varsigma=220$, so twenty rows of one and the
 # same policy have a best row that is some 400 too good.
 #
 # ```python

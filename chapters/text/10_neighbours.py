@@ -493,7 +493,7 @@ check("iDEM: methods of its own", own_methods[IDEM], below=2)
 
 # %%
 listing(
-    bandit.learn,
+    bandit.learn_from,
     {
         "agent.critic, optimizer, update": "The critic's place is taken by $Q$ itself.",
         "agent.next_action = lambda": "No next state, so the target of the TD loss is the reward.",

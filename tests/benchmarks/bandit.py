@@ -73,7 +73,7 @@ def make(name: str):
 
 
 def one_update(agent) -> Callable[[], object]:
-    """The update that `learn` makes."""
+    """The update that `learn_from` makes."""
     batch = transitions(FOUR, B, torch.Generator().manual_seed(0))
     if isinstance(agent, ActorCritic):
         return lambda: agent.actor_update(batch)
