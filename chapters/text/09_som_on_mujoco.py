@@ -850,10 +850,10 @@ check("exercise 3: the same for N - 1", short - wanted, below=0)
 # %% [markdown]
 # ### 4. How lucky is the best row? · ●●● · 25 min
 #
-# A policy no longer changes. It is evaluated $m$ times, ten episodes each, and the best of the $m$ rows is reported. A row is normal with
+# A policy no longer changes. It is evaluated $M$ times, ten episodes each, and the best of the $M$ rows is reported. A row is normal with
 # standard deviation $\varsigma$ around the true return. Derive the expected excess of the best row over the true return, and write
-# it as a function of $m$ and $\varsigma$ that is exact to three digits: no random numbers. The check knows $m=1$, $2$ and $3$ in closed form,
-# and simulates $m=20$.
+# it as a function of $M$ and $\varsigma$ that is exact to three digits: no random numbers. The check knows $M=1$, $2$ and $3$ in closed form,
+# and simulates $M=20$.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -873,7 +873,7 @@ check("exercise 4: error for m = 20", abs(expected_excess(20, 1.0) - best_rows.m
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# All $m$ rows lie below $x$ with probability $F(x)^m$. What is the mean of a variable with this distribution function? An integral over a
+# All $M$ rows lie below $x$ with probability $F(x)^M$. What is the mean of a variable with this distribution function? An integral over a
 # fine grid from -8 to 8 is exact enough.
 #
 # </details>
@@ -881,9 +881,9 @@ check("exercise 4: error for m = 20", abs(expected_excess(20, 1.0) - best_rows.m
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The best row has the distribution function $\Phi(x)^m$ in units of $\varsigma$, hence the density $m\,\Phi(x)^{m-1}\varphi(x)$, and the
-# mean is $\varsigma\int x\,m\,\Phi^{m-1}\varphi\,dx$. For $m=2$, integrate by parts: $\int2x\,\Phi\,\varphi=\int2\varphi^2=1/\sqrt\pi$. For
-# $m=20$ it is $1.87\,\varsigma$. With a spread of 700 between Hopper's episodes a row of ten has $\varsigma=220$, so twenty rows of one and the
+# The best row has the distribution function $\Phi(x)^M$ in units of $\varsigma$, hence the density $M\,\Phi(x)^{M-1}\varphi(x)$, and the
+# mean is $\varsigma\int x\,M\,\Phi^{M-1}\varphi\,dx$. For $M=2$, integrate by parts: $\int2x\,\Phi\,\varphi=\int2\varphi^2=1/\sqrt\pi$. For
+# $M=20$ it is $1.87\,\varsigma$. With a spread of 700 between Hopper's episodes a row of ten has $\varsigma=220$, so twenty rows of one and the
 # same policy have a best row that is some 400 too good.
 #
 # ```python
