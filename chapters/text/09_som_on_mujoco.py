@@ -303,7 +303,7 @@ show(
 #
 # <details><summary>Answer</summary>
 #
-# If one action is best in each state, a single bump loses nothing, and its mean can be followed along the gradient of $Q$. SOM
+# If one action is best in each state, a single bump loses nothing, and its mean can follow the gradient of the critic $Q$. SOM
 # compares sixteen proposals instead, of which about two count (`ess`): a coarser signal in six dimensions. To know, one would have to change
 # one thing at a time, with seeds.
 #
