@@ -459,7 +459,7 @@ for N, value in by_n.items():
 #
 # ### One step, or many?
 #
-# With the time $t$ of chapter 01, the average velocity $u_\theta(a,r,t\mid s)$ of the actor is also a velocity field. An action can be made of noise in twenty steps of it, as in chapter 01,
+# With the time $t$ of chapter 01, the average velocity $u_\theta(a,r,t\mid s)$ of the actor in a state is also a velocity field. An action can be made of noise in twenty steps of it, as in chapter 01,
 # or in one. Does the single step lose anything? One candidate each, so that no critic repairs what a sampler spoils.
 
 
