@@ -410,7 +410,7 @@ show(
 # runs, while the return and $Q$ have risen to thousands and hundreds. The mean of $Q$ has a yardstick. With $\gamma=0.99$ a reward of $\bar R$
 # in every step is worth $100\,\bar R$, a tenth of the return of 1000 such steps. The check compares the two: a
 # little below one, since the buffer also holds worse times. Far above one, a critic dreams. The effective sample size of 1.3 to 1.9
-# says that $\alpha=0.03$ is picky, all the way. Judge none of them alone; judge returns.
+# says that the temperature $\alpha=0.03$ is picky, all the way. Judge none of them alone; judge returns.
 #
 # ### A claim, tested
 #
