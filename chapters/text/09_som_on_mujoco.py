@@ -119,7 +119,7 @@ for task in ROBOTS:
 # ### What a curve has to carry
 #
 # Beside every learning curve there should stand: the version of the task, steps *and* updates, seeds, episodes in an
-# evaluation, $N$ in evaluation, and whether the last or the best checkpoint counts. All runs of this chapter: version 5,
+# evaluation, the number $N$ of candidates, and whether the last or the best checkpoint counts. All runs of this chapter: version 5,
 # 100 000 steps, one update a step after 5000 random ones, ten episodes every 5000 steps, the best of $N=32$ actions of the
 # averaged actor for SOM and the mean action for SAC, and the *last* checkpoint. A run is a folder. Its `config.json`
 # holds the command, all settings, versions, the commit of this book, and fingerprints of the other two files, the curve and
