@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 RECORDED = HERE.parent / "chapters" / "recorded" / "som"
 ROBOTS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5")
 SKIP, SECONDS, FPS = 1.0, 4.0, 20  # of simulated time: left out, shown, frames in each
-SIZE, LARGE = 168, 480  # pixels of a robot in the strip, and as MuJoCo draws it
+SIZE = 168  # pixels of a robot in the strip
 
 
 def film(task: str, folder: Path) -> tuple[np.ndarray, str]:
@@ -46,7 +46,7 @@ def episode(task: str, agent, env, seed: int, frames: list[np.ndarray]) -> str:
     start = body.data.qpos[0]
     while not done:
         if took >= SKIP + seen / FPS and len(frames) < SECONDS * FPS:
-            frame = Image.fromarray(picture(env, task)).crop((0, 0, LARGE, LARGE))
+            frame = Image.fromarray(picture(env, task))
             frames.append(np.asarray(frame.resize((SIZE, SIZE), Image.Resampling.LANCZOS)))
             seen += 1
         obs, reward, terminated, truncated, _ = env.step(act(agent, obs))

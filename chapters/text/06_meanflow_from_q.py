@@ -75,7 +75,7 @@ from som_lite.flow.paths import VP, Linear
 from som_lite.flow.scores import box_proposals, posterior_mean_estimate
 from som_lite.view import plots
 from som_lite.view.explorers import one_step_explorer
-from som_lite.view.notebook import check, listing, show
+from som_lite.view.notebook import check, listing, measured, show
 from som_lite.view.style import COLOURS, MARKERS, figure, plane
 
 torch.set_num_threads(1)  # small nets: more threads cost more than they bring
@@ -536,7 +536,7 @@ def fit_identity(net, *, power=0.0, dense=False, share_equal=0.25, K=64, data=No
 # Image generation brings two settings: sines and cosines of *several octaves* to embed the time, and the loss weight
 # $1/(\text{error}+0.01)$, a *power* of 1. We train with both, with either, and with neither.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 results = {
     "4 octaves, power 1": judge(fit_identity(fresh(AverageVelocityNet, octaves=4), power=1.0)),
     "4 octaves": judge(fit_identity(fresh(AverageVelocityNet, octaves=4))),
@@ -547,8 +547,11 @@ lag = {name: result[0, 2] / result[1, 2] for name, result in results.items()}
 check("4 octaves: distance of one step over that of two", lag["4 octaves"], above=1.25)
 check("neither: the same", lag["neither"], below=1.2)
 blur = results["power 1"][2, 2] / results["neither"][2, 2]
-print("one step over two steps:", *(f"{name} {value:.2f};" for name, value in lag.items()))
-print(f"power 1 over neither, distance of 20 steps: {blur:.2f}")
+lines = [f"one step over two steps, {name}: {value:.2f}" for name, value in lag.items()]
+measured(
+    "distances by octaves and power, as ratios",
+    "\n".join([*lines, f"power 1 over neither, distance of 20 steps: {blur:.2f}"]),
+)
 
 
 # %% [markdown]
@@ -1008,15 +1011,18 @@ show(
 # how often the heaviest is a box proposal, and which share of the target's mass, as 20 000 uniform points see it, lies where
 # the model hardly samples. If too few count or too much is missed, training ends with one warning.
 
-# %% tags=["nbval-ignore-output"]
-print("t                 " + "".join(f"{t:8.3f}" for t in sampler.diagnosis.t))
-print("proposals count   " + "".join(f"{n:8.1f}" for n in sampler.diagnosis.ess))
-print("a box proposal won" + "".join(f"{share:8.2f}" for share in sampler.diagnosis.box_wins))
+# %%
+told = [
+    "t                 " + "".join(f"{t:8.3f}" for t in sampler.diagnosis.t),
+    "proposals count   " + "".join(f"{n:8.1f}" for n in sampler.diagnosis.ess),
+    "a box proposal won" + "".join(f"{share:8.2f}" for share in sampler.diagnosis.box_wins),
+]
+measured("the sampler's diagnosis, by time", "\n".join(told))
 check("share of the mass that the sampler misses", sampler.diagnosis.missed, below=0.1)
 lost = one[torch.cdist(one, q.centres).argmin(-1) != 1][:1024]  # as if it had lost hill 2
 doubts = package.diagnose(q, alpha, lost, rng(11))
 check("the same without hill 2", doubts.missed, above=0.1)
-print(doubts.doubts.split(";")[-1])
+measured("what the diagnosis says without hill 2", doubts.doubts.split(";")[-1])
 
 # %% [markdown]
 # ### Boltzmann or greedy? A score of fixed length

@@ -61,7 +61,7 @@ from som_lite.rl.agents.fpmd import FPMDM
 from som_lite.rl.agents.sdac import IDEM, SDAC
 from som_lite.view import plots
 from som_lite.view.explorers import neighbours_explorer
-from som_lite.view.notebook import check, listing, show
+from som_lite.view.notebook import check, listing, measured, show
 from som_lite.view.style import figure, plane
 
 torch.set_num_threads(1)  # small nets: more threads cost more than they bring
@@ -636,18 +636,19 @@ show(
 # a constant. Red crosses: those that end on one hill. TD3's is not the best one.
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 def far(a, b):
     """The sliced Wasserstein distance, as in chapter 06."""
     return ot.sliced_wasserstein_distance(a.numpy(), b.numpy(), n_projections=64, seed=0, p=2)
 
 
 truth = exact.sample(2000, rng(10))
-print(f"{'':10}{'E[Q]':>6}{'distance':>10}{'hills':>7}{'calls':>7}   shares of the hills")
+table = [f"{'':10}{'E[Q]':>6}{'distance':>10}{'hills':>7}{'calls':>7}   shares of the hills"]
 for name, a in panels.items():
     share = hill_shares(a)
     row = f"{name:10}{q(a).mean():6.3f}{far(a, truth):10.3f}{int((share >= 0.05).sum()):7}"
-    print(f"{row}{calls.get(name, 0):7}   " + " ".join(f"{x:.2f}" for x in share))
+    table.append(f"{row}{calls.get(name, 0):7}   " + " ".join(f"{x:.2f}" for x in share))
+measured("E[Q], distance, hills kept, calls and shares, agent by agent", "\n".join(table))
 
 # %% [markdown]
 # `hills` counts those with at least 5 % of the actions. **$E[Q]$ is no measure of a sampler**: the greedy ones have the
@@ -761,7 +762,7 @@ check("2000 steps: the same", off_long, below=0.06)
 # if its samples are few, chance decides: we tilt a *set* of 16 own actions again and again (resample by weight, blur a
 # little), from 60 different starts.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 winners = Counter()
 for seed in range(60):
     g = rng(100 + seed)
@@ -771,9 +772,9 @@ for seed in range(60):
         a = (a[chosen_rows] + 0.05 * torch.randn(16, 2, generator=g)).clamp(-1, 1)
     winners[int(hill_shares(a).argmax())] += 1
     assert hill_shares(a).max() > 0.9  # every time one hill
-print(
-    "runs that ended on the hill of height",
-    *(f"{heights[k]:g}: {n};" for k, n in sorted(winners.items())),
+measured(
+    "how many of 60 runs ended on each hill",
+    "\n".join(f"hill of height {heights[k]:g}: {n} runs" for k, n in sorted(winners.items())),
 )
 check("runs that did not end on the highest hill", 60 - winners[0], above=2.5)
 

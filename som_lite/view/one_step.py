@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from som_lite.flow.boltzmann import BoxBoltzmann
@@ -55,15 +56,7 @@ def one_step_explorer(
     image = Shades(left, SHADES, CELLS)
     cloud = plots.particles(left, noise[:SHOWN], "one-step", size=3, alpha=0.7)
     right.plot(alphas, list(truth.values()), color=COLOURS["reference"], linewidth=1.5)
-    curve = plots.particles(right, np.zeros((len(alphas), 2)), "one-step", size=6)
-    here = plots.particles(right, np.zeros((1, 2)), "one-step", size=11, alpha=1.0)
-    values = [*truth.values(), *means.values()]
-    margin = 0.05 * (max(values) - min(values)) + 0.01
-    right.set(xscale="log", xlabel="temperature $\\alpha$", autoscale_on=False)
-    right.set(ylim=(min(values) - margin, max(values) + margin))
-    right.set(xlim=(alphas[0] / 1.15, alphas[-1] * 1.15))
-    right.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
-    right.minorticks_off()
+    curve, here = energy_marks(right, alphas, [*truth.values(), *means.values()])
     plots.key(left, {"samples": ("one-step", "points")})
     plots.key(right, {"exact E[Q]": ("reference", "line"), "samples": ("one-step", "points")})
     right.get_legend().set_bbox_to_anchor((0.5, -0.16))
@@ -96,3 +89,19 @@ def density_shades(ax: Axes, target: BoxBoltzmann) -> np.ndarray:
     """The number of every square's shade, by the density relative to its highest value."""
     density = plots.density_on(ax, target.log_prob, CELLS)
     return ((len(SHADES) - 1) * density / density.max()).astype(np.uint8)
+
+
+def energy_marks(ax: Axes, alphas: Sequence[float], values: Sequence[float]) -> tuple[Line2D, ...]:
+    """E[Q] against the temperature: marks of every alpha, and a large one for the chosen alpha.
+
+    The axes hold all `values`, so that they stand still while the marks move.
+    """
+    curve = plots.particles(ax, np.zeros((len(alphas), 2)), "one-step", size=6)
+    here = plots.particles(ax, np.zeros((1, 2)), "one-step", size=11, alpha=1.0)
+    margin = 0.05 * (max(values) - min(values)) + 0.01
+    ax.set(xscale="log", xlabel="temperature $\\alpha$", autoscale_on=False)
+    ax.set(ylim=(min(values) - margin, max(values) + margin))
+    ax.set(xlim=(alphas[0] / 1.15, alphas[-1] * 1.15))
+    ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+    ax.minorticks_off()
+    return curve, here

@@ -7,7 +7,6 @@ later.
 from collections.abc import Callable, Sequence
 from itertools import product
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +16,7 @@ from som_lite.flow.scores import Energy
 from som_lite.view import plots
 from som_lite.view.controls import Choice
 from som_lite.view.explorer import Explorer
-from som_lite.view.one_step import CELLS, SHADES, density_shades
+from som_lite.view.one_step import CELLS, SHADES, density_shades, energy_marks
 from som_lite.view.shades import Shades
 from som_lite.view.style import COLOURS, figure, plane
 
@@ -60,15 +59,7 @@ def soft_greedy_explorer(
     image = Shades(left, SHADES, CELLS)
     cloud = plots.particles(left, noise[:SHOWN], "one-step", size=4, alpha=0.7)
     (line,) = right.plot(alphas, [0.0] * len(alphas), color=COLOURS["reference"], linewidth=1.5)
-    curve = plots.particles(right, np.zeros((len(alphas), 2)), "one-step", size=6)
-    here = plots.particles(right, np.zeros((1, 2)), "one-step", size=11, alpha=1.0)
-    values = [*truth.values(), *means.values()]
-    margin = 0.05 * (max(values) - min(values)) + 0.01
-    right.set(xscale="log", xlabel="temperature $\\alpha$", autoscale_on=False)
-    right.set(ylim=(min(values) - margin, max(values) + margin))
-    right.set(xlim=(alphas[0] / 1.15, alphas[-1] * 1.15))
-    right.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
-    right.minorticks_off()
+    curve, here = energy_marks(right, alphas, [*truth.values(), *means.values()])
     plots.key(left, {"performed": ("one-step", "points")})
     plots.key(right, {"exact E[Q]": ("reference", "line"), "performed": ("one-step", "points")})
     right.get_legend().set_bbox_to_anchor((0.5, -0.16))

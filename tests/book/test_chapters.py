@@ -58,8 +58,6 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)[^)]*\)")
 IMG = re.compile(r"<img\b[^>]*>")
 MB = 2**20
 
-# The chapters that are held to a length; the others are on their way there. Extend this list.
-REVISED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 QUESTION = "**Stop and think.**"
 ANSWERED = re.compile(
     rf"{re.escape(QUESTION)}.+?<details>\s*<summary>Answer</summary>.+?</details>", re.DOTALL
@@ -143,16 +141,14 @@ def test_questions_have_a_folded_answer(path):
         found = len(ANSWERED.findall(cell))
         asked, told = cell.count(QUESTION), cell.count("<summary>Answer</summary>")
         assert found == asked == told, f"each question with its answer, in one cell:\n{cell}"
-    if path.stem.startswith(REVISED):
-        assert 2 <= sum(cell.count(QUESTION) for cell in cells) <= 4
+    assert 2 <= sum(cell.count(QUESTION) for cell in cells) <= 4
 
 
-def test_revised_chapters_are_short(path):
+def test_a_chapter_is_short(path):
     notebook = read(path)
-    if path.stem.startswith(REVISED):
-        assert words(notebook) <= 4000, f"{words(notebook)} words of prose"
-        found = sum("exercise" in tags(cell) for cell in notebook.cells)
-        assert 4 <= found <= 6, f"{found} exercises"
+    assert words(notebook) <= 4000, f"{words(notebook)} words of prose"
+    found = sum("exercise" in tags(cell) for cell in notebook.cells)
+    assert 4 <= found <= 6, f"{found} exercises"
 
 
 def test_folded_cells_only_draw(path):

@@ -36,8 +36,6 @@ from chapters.make import execute
 from tests.book.book import CHAPTERS, ROOT, code_cells, read, section, tags
 
 ANSWERS = ROOT / "tests" / "book" / "answers"
-# The chapters whose checks have not met wrong answers yet. Shorten this list.
-UNTRIED: set[str] = set()
 AT_LEAST = {"wrong": 3, "right": 2}
 
 TITLE = re.compile(r"### (?:(\d+)\. )?.+ · (●○○|●●○|●●●) · \d+ min")
@@ -213,17 +211,15 @@ def test_stub_fails_its_check(path):
 @with_exercises
 def test_there_are_answers_to_every_exercise(path):
     given = answers_to(path)
-    assert bool(given) != (path.stem in UNTRIED), f"{path.stem}: answers xor a place in UNTRIED"
-    if given:
-        found = exercises(read(path))
-        strangers = [str(one) for one in given if not 1 <= one.exercise <= len(found)]
-        assert not strangers, f"{path.stem} has {len(found)} exercises, not {strangers}"
-        for number, (stub, solution) in enumerate(found, 1):
-            for verdict, least in AT_LEAST.items():
-                mine = [a for a in given if (a.exercise, a.verdict) == (number, verdict)]
-                codes = {ast.unparse(ast.parse(one.code)) for one in mine}
-                assert len(codes) >= least, f"exercise {number}: {len(codes)} {verdict} answers"
-                assert ast.unparse(ast.parse(solution)) not in codes, f"exercise {number}: {stub}"
+    found = exercises(read(path))
+    strangers = [str(one) for one in given if not 1 <= one.exercise <= len(found)]
+    assert not strangers, f"{path.stem} has {len(found)} exercises, not {strangers}"
+    for number, (stub, solution) in enumerate(found, 1):
+        for verdict, least in AT_LEAST.items():
+            mine = [a for a in given if (a.exercise, a.verdict) == (number, verdict)]
+            codes = {ast.unparse(ast.parse(one.code)) for one in mine}
+            assert len(codes) >= least, f"exercise {number}: {len(codes)} {verdict} answers"
+            assert ast.unparse(ast.parse(solution)) not in codes, f"exercise {number}: {stub}"
 
 
 @with_exercises

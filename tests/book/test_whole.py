@@ -5,9 +5,10 @@ import re
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from chapters.make import cells, keep_timings, normalise
+from chapters import make
+from chapters.make import cells, keep_timings, normalise, renew_prose
 from tests.book.book import CHAPTERS, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -63,3 +64,20 @@ def test_a_rebuild_keeps_times_but_no_news(new, kept):
     stored = timed("f()", "fast", 1)
     keep_timings(new, stored)
     assert (new.cells[0].outputs == stored.cells[0].outputs) == kept
+
+
+def test_changed_prose_keeps_outputs_and_changed_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "HERE", tmp_path)
+    text, path = tmp_path / "text" / "01_short.py", tmp_path / "01_short.ipynb"
+    text.parent.mkdir()
+    code = new_code_cell("print(1)", outputs=[new_output("stream", text="1\n")])
+    path.write_text(normalise(new_notebook(cells=[new_markdown_cell("old"), code])))
+    text.write_text("# %% [markdown]\n# new\n\n# %%\nprint(1)\n")
+    renew_prose(text)
+    found = nbformat.read(path, 4).cells
+    assert found[0].source == "new" and found[1].outputs[0].text == "1\n"
+    before = path.read_bytes()
+    text.write_text("# %% [markdown]\n# newer\n\n# %%\nprint(2)\n")
+    with pytest.raises(SystemExit, match="its code has changed"):
+        renew_prose(text)
+    assert path.read_bytes() == before

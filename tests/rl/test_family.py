@@ -16,8 +16,9 @@ from som_lite.flow.meanflow import average_velocity
 from som_lite.flow.paths import VE, VP, Linear
 from som_lite.rl.agents import AGENTS, presets
 from som_lite.rl.agents.base import ActorCritic
+from som_lite.rl.bandit import FixedQ, actions, learn_from, network_calls
 from som_lite.rl.critic import NoisyTwinQ, level_loss
-from tests.rl.bandit import EASY, KnownQ, actions, learn_from, network_calls
+from tests.rl.bandit import EASY
 from tests.rl.conftest import maker
 from tests.rl.test_agents import make_batch
 
@@ -47,7 +48,7 @@ class Recorder(nn.Module):
 def taught(monkeypatch, name, function="weighted_error", **settings):
     """The agent of that name on the normal Q, what its loss was called with, and its actor."""
     agent, calls = maker(name)(**settings), []
-    agent.critic, agent.actor = KnownQ(normal_q), Recorder()
+    agent.critic, agent.actor = FixedQ(normal_q), Recorder()
     module = inspect.getmodule(type(agent).actor_loss)
     if name.startswith("fpmd"):
         module = inspect.getmodule(type(agent))
@@ -154,7 +155,7 @@ def test_dipo_climbs(monkeypatch):
     alone = agent.climb(torch.zeros(1, 3), start[:1])  # a row's step is its own affair
     torch.testing.assert_close(alone, a0[:1])
     relative = maker("dipo")(eta=0.1, climbs=1)
-    relative.critic = KnownQ(normal_q)
+    relative.critic = FixedQ(normal_q)
     inside = torch.tensor([[0.5, -0.5], [-0.6, 0.1]])
     moved = relative.climb(torch.zeros(2, 3), inside) - inside
     torch.testing.assert_close(moved.norm(dim=-1), torch.full((2,), 0.1))
@@ -166,7 +167,7 @@ def test_dacer2_also_teaches_a_direction(monkeypatch):
     calls, module = [], inspect.getmodule(type(agent))
     real = module.weighted_error
     monkeypatch.setattr(module, "weighted_error", lambda *x: calls.append(x) or real(*x))
-    agent.critic, agent.actor = KnownQ(normal_q), Recorder()
+    agent.critic, agent.actor = FixedQ(normal_q), Recorder()
     agent.actor_loss(make_batch())
     towards = CENTRE - agent.actor.a
     unit = towards / towards.norm(dim=-1, keepdim=True)
@@ -188,7 +189,7 @@ def test_dacers_noise_grows_where_entropy_lacks():
 def test_mfpo_mixes_two_estimates_of_the_posterior_mean(monkeypatch):
     """Uniform own actions of known density, and box proposals: both must give the exact mean."""
     agent = maker("mfpo")(alpha=ALPHA, own=4096, K=4096)
-    agent.critic = KnownQ(normal_q)
+    agent.critic = FixedQ(normal_q)
     surprise = torch.full((3, 4096), math.log(4.0))  # -log of the density 1/4
     monkeypatch.setattr(agent, "policy", lambda obs, n: (agent.uniform(len(obs), n, 2), surprise))
     t, a = torch.tensor([[0.1], [0.5], [0.9]]), torch.tensor([[0.3, 0.1]] * 3)
@@ -220,7 +221,7 @@ def test_mfpo_knows_the_density_of_its_actions(steps):
 
 def test_mfpo_teaches_velocity_and_divergence(monkeypatch):
     agent, calls = maker("mfpo")(share_equal=1.0), []
-    agent.critic = KnownQ(normal_q)
+    agent.critic = FixedQ(normal_q)
     agent.actor.u.forward = lambda a, r, t, _: 3 * a
     module = inspect.getmodule(type(agent))
     monkeypatch.setattr(module, "weighted_error", lambda u, target: calls.append(target) or u.sum())
@@ -272,7 +273,7 @@ def test_dacer_evaluates_without_the_added_noise():
 def test_lql_finds_the_normal():
     eta = 0.004
     agent = maker("lql")(1, 1, alpha=ALPHA, relative=False, eta=eta, steps=60)
-    agent.critic = KnownQ(normal_q)
+    agent.critic = FixedQ(normal_q)
     a = agent.generate(torch.zeros(1, 1), 6000)
     # after 60 steps exp(-60 eta / 2 s^2) = .005 of the start is left; the walk's own variance is
     # s^2 / (1 - eta / 4 s^2), see langevin.py. Four standard errors are .008 and .006.

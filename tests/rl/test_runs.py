@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from som_lite.rl.agents import AGENTS
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.evaluate import evaluate
+from som_lite.rl.files import read_tensors, write_tensors
 from som_lite.rl.runs import Run, load_agent
 from som_lite.rl.train import train
 from tests.rl.toys import SMALL
@@ -93,6 +95,18 @@ def test_a_published_run_is_small_repeatable_and_close(run, tmp_path):
         torch.testing.assert_close(full, half, rtol=2**-11, atol=3e-8)
     with pytest.raises(FileExistsError):
         run.publish(tmp_path)
+
+
+def test_a_number_too_large_for_half_precision_survives_publishing(run, tmp_path):
+    """A running variance of a large robot's features lies above 65504."""
+    shutil.copytree(run.folder, tmp_path / "large")
+    policy = tmp_path / "large" / "policy.safetensors"
+    state, sizes = read_tensors(policy)
+    part, *others = (name for name, x in state.items() if x.is_floating_point())
+    write_tensors(policy, state | {part: state[part] + 1e5}, sizes)
+    kept, _ = read_tensors(Run(tmp_path / "large").publish(tmp_path).folder / policy.name)
+    torch.testing.assert_close(kept[part], state[part] + 1e5, rtol=1e-6, atol=0)
+    assert all(kept[name].dtype == torch.float16 for name in others)
 
 
 def test_what_is_missing_is_named(run, tmp_path):
