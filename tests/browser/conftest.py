@@ -52,8 +52,10 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """A copy of the chapters' notebooks, which a test may run and save."""
-    copy = tmp_path_factory.mktemp("book")
+    """A copy of the chapters' notebooks, which a test may run and save; their pictures beside it."""
+    copy = tmp_path_factory.mktemp("book") / "chapters"
+    copy.mkdir()
+    shutil.copytree(ROOT / "figures", copy.parent / "figures")
     for path in (ROOT / "chapters").glob("*.ipynb"):
         shutil.copy(path, copy)
     return copy
@@ -96,5 +98,5 @@ def write(path: Path, cells: list) -> Path:
 @pytest.fixture(scope="session")
 def lab(folder, home):
     """The address of a JupyterLab that serves the copy."""
-    with jupyterlab(folder, home) as address:
+    with jupyterlab(folder.parent, home) as address:
         yield address

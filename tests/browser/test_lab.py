@@ -16,7 +16,7 @@ OUTPUTS = """() => jupyterapp.shell.currentWidget.content.widgets
 
 
 def open_notebook(page, lab, name) -> None:
-    page.goto(f"{lab}/lab/tree/{name}?reset")
+    page.goto(f"{lab}/lab/tree/chapters/{name}?reset")
     page.wait_for_selector(".jp-Notebook")
 
 
