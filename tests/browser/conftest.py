@@ -52,7 +52,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """A copy of the chapters' notebooks, which a test may run and save; their pictures beside it."""
+    """A copy of the chapters' notebooks, which a test may run and save, and their pictures."""
     copy = tmp_path_factory.mktemp("book") / "chapters"
     copy.mkdir()
     shutil.copytree(ROOT / "figures", copy.parent / "figures")
