@@ -9,6 +9,8 @@ one.
 """
 
 from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,7 @@ from som_lite.flow.paths import Points
 
 AverageVelocity = Callable[[Points, Times, Times], Points]
 Column = Float[Tensor, "n 1"]
+P = ParamSpec("P")
 
 
 def average_velocity(velocity: Velocity, a: Points, r: Times, t: Times, steps: int = 64) -> Points:
@@ -29,6 +32,25 @@ def average_velocity(velocity: Velocity, a: Points, r: Times, t: Times, steps: i
     return torch.where(gap > tiny, (a - end) / gap.clamp(min=tiny), velocity(a, t))
 
 
+def with_hint(function: Callable[P, Points]) -> Callable[P, Points]:
+    """What `torch.func.jvp` says of layers it cannot pass ends in a line of what to do about it."""
+
+    @wraps(function)
+    def hinted(*args: P.args, **kwargs: P.kwargs) -> Points:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if "forward AD" in str(error) or "captured Tensor" in str(error):
+                error.add_note(
+                    "u must be differentiable in forward mode: put batch normalisation into "
+                    "evaluation mode, and write fused attention as products and a softmax"
+                )
+            raise
+
+    return hinted
+
+
+@with_hint
 def meanflow_target(u: AverageVelocity, a: Points, r: Times, t: Times, v: Points) -> Points:
     """``v - (t - r) (v . d_a u + d_t u)``: one Jacobian-vector product along (v, 0, 1).
 

@@ -24,6 +24,12 @@ def _tensor(t: Time) -> Tensor:
     return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
 
 
+def _require_column(t: Tensor | float) -> None:
+    """Times (B,) beside points (B, 1) would make (B, B)."""
+    if isinstance(t, Tensor) and t.ndim and t.shape[-1] != 1:
+        raise ValueError(f"t must be a number or have shape (*batch, 1), got {tuple(t.shape)}")
+
+
 class Path:
     """A Gaussian path. Subclasses give ``mu, sigma``, their derivatives, and ``sigma * sigma'``.
 
@@ -48,11 +54,19 @@ class Path:
         return self.sigma_dsigma(t) / self.sigma(t)
 
     def noise(self, a0: Points, eps: Points, t: Time) -> Points:
-        """The point ``a_t = mu_t a_0 + sigma_t eps`` on the path."""
+        """The point ``a_t = mu_t a_0 + sigma_t eps`` on the path.
+
+        Raises ValueError for times of another shape, with which torch might broadcast.
+        """
+        _require_column(t)
         return self.mu(t) * a0 + self.sigma(t) * eps
 
     def conditional_velocity(self, a0: Points, eps: Points, t: Time) -> Points:
-        """``mu' a_0 + sigma' eps``: the speed of a pair (a_0, eps). Its mean given a_t is ``v``."""
+        """``mu' a_0 + sigma' eps``: the speed of a pair (a_0, eps). Its mean given a_t is ``v``.
+
+        Raises ValueError as `noise` does.
+        """
+        _require_column(t)
         return self.dmu(t) * a0 + self.dsigma(t) * eps
 
     def score_from_mean(self, m: Points, a: Points, t: Time) -> Points:

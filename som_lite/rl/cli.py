@@ -46,6 +46,7 @@ class EvaluateConfig:
     """Mean and spread of the return of a trained agent, and a video if you want one."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]  # run folder
+    env: str = ""  # task; empty: the run's own, but one of the form MODULE:ID you have to give
     episodes: int = 10  # episodes to average over
     seed: int = 0  # decides start states and noise; the same seed gives the same numbers
     n: int | None = None  # candidates of which the critic picks one; None: the run's n_evaluate
@@ -102,7 +103,7 @@ def evaluate_command(arguments: list[str]) -> None:
     options = _parse(EvaluateConfig, prog="som-lite evaluate", args=arguments)
     require_device(options.device)
     run = Run(options.run)
-    env, agent = run.config().env, run.load_agent(options.device, options.best)
+    env, agent = _task(run, options.env), run.load_agent(options.device, options.best)
     averaged = False if options.last else None
     episodes = play(
         agent,
@@ -119,12 +120,24 @@ def evaluate_command(arguments: list[str]) -> None:
         print(f"{options.video}: one episode, return {total:.1f}", file=sys.stderr)
 
 
+def _task(run: Run, given: str) -> str:
+    """The task to act in. A run may be a stranger's: no module is imported because a run names it,
+    only because the reader does."""
+    own = run.config().env
+    if not given and ":" in own:
+        raise ValueError(
+            f"{run.folder} was trained on {own}, and importing {own.rpartition(':')[0]} runs its "
+            f"code: if you trust it, add --env {own}"
+        )
+    return given or own
+
+
 def _report(env: str, episodes: Episodes, options: EvaluateConfig) -> str:
     """The episodes as JSON, or as a line or more of text."""
     x, columns = episodes.returns, {name: v.tolist() for name, v in episodes._asdict().items()}
     if options.json:
         totals = {"return_mean": float(x.mean()), "return_std": float(x.std())}
-        return json.dumps({"env": env} | asdict(options) | totals | columns)
+        return json.dumps(asdict(options) | {"env": env} | totals | columns)
     lines = [f"{env}: return {x.mean():.1f} ± {x.std():.1f}, episodes: {len(x)}"]
     if options.each:
         rows = zip(*columns.values(), strict=True)

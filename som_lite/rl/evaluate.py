@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -88,9 +89,15 @@ def play(
         for env in envs:
             env.close()
     if limit == MAX_STEPS != max_steps and (result.lengths[~result.terminated] == limit).any():
-        text = f"{env_id} has no time limit: episodes were cut after {limit} steps (max_steps)"
-        warnings.warn(text, stacklevel=2)
+        _tell_cut(env_id, limit)
     return result
+
+
+@cache
+def _tell_cut(env_id: str, limit: int) -> None:
+    """Once for each task, not in every row of a training."""
+    text = f"{env_id} has no time limit: episodes were cut after {limit} steps (max_steps)"
+    warnings.warn(text, stacklevel=3)
 
 
 def _limit(env: gym.Env, max_steps: int | None) -> int:

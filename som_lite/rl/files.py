@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -89,8 +88,3 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def not_finite(tensors: dict[str, Tensor]) -> list[str]:
-    """The names of the tensors that hold a NaN or an infinity."""
-    return [name for name, x in tensors.items() if not torch.isfinite(x).all()]

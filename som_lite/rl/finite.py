@@ -1,6 +1,7 @@
 """Numbers that stopped being numbers are named where they appear, not found in the last curve."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 LARGEST = float(np.finfo(np.float32).max)  # all networks and the replay buffer are float32
@@ -8,6 +9,12 @@ LARGEST = float(np.finfo(np.float32).max)  # all networks and the replay buffer 
 
 class NotFinite(ValueError):
     """A value is NaN, infinite, or too large for float32."""
+
+
+def not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """The names of the tensors that hold a NaN or an infinity: weights and moments, by the dozen,
+    on whatever device they are."""
+    return [name for name, x in tensors.items() if not torch.isfinite(x).all()]
 
 
 def require_finite(name: str, value: object, step: object = None) -> None:

@@ -24,7 +24,6 @@ from som_lite.rl.checkpoint import Checkpoints
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.files import (
     atomic,
-    not_finite,
     own_file,
     read_json,
     read_tensors,
@@ -32,6 +31,7 @@ from som_lite.rl.files import (
     write_json,
     write_tensors,
 )
+from som_lite.rl.finite import not_finite
 from som_lite.rl.provenance import commit, describe
 
 Row = dict[str, int | float]  # of the learning curve

@@ -14,7 +14,7 @@ from som_lite.rl.agents.common import derive
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.envs import make_env
 from som_lite.rl.evaluate import act, evaluate
-from som_lite.rl.files import not_finite
+from som_lite.rl.finite import not_finite
 from som_lite.rl.replay import Replay
 from som_lite.rl.runs import BEST, Row, Run
 

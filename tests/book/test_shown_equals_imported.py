@@ -13,6 +13,7 @@ from tests.book.book import CHAPTERS, ROOT, code_cells, read, tags
 from tests.book.test_exercises import exercises
 
 DEFINITION = ast.FunctionDef | ast.ClassDef
+HINT = "with_hint"  # the package's decorator that adds a line to an error and changes nothing else
 
 
 def what_it_does(node):
@@ -22,6 +23,7 @@ def what_it_does(node):
             inner.body = inner.body[1:] or [ast.Pass()]
         if isinstance(inner, ast.FunctionDef):
             inner.returns = None
+            inner.decorator_list = [d for d in inner.decorator_list if ast.unparse(d) != HINT]
         if isinstance(inner, ast.arg):
             inner.annotation = None
     return ast.unparse(node)

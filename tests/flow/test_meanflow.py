@@ -205,6 +205,27 @@ def test_target_carries_no_gradient(generator):
 # --- the loss -------------------------------------------------------------------------------------
 
 
+def fused(a, r, t):
+    """Attention over the coordinates by the kernel that has no forward derivative."""
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    return layer(torch.cat([a, r, t], -1)[..., None].expand(-1, -1, 8))[:, :2, 0]
+
+
+def normed(a, r, t):
+    return torch.nn.BatchNorm1d(2)(a * t)
+
+
+@pytest.mark.parametrize("net", [fused, normed])
+def test_layers_without_a_forward_derivative_get_a_hint(net, generator):
+    a, t = torch.randn(5, 2, generator=generator), torch.full((5, 1), 0.5)
+    with pytest.raises(RuntimeError) as error:
+        meanflow_target(net, a, t / 2, t, a)
+    assert [note for note in error.value.__notes__ if "evaluation mode" in note]
+    with pytest.raises(RuntimeError) as error:  # another mistake gets none
+        meanflow_target(lambda a, r, t: a @ a, a, t / 2, t, a)
+    assert not hasattr(error.value, "__notes__")
+
+
 def test_adaptive_weight():
     """(e + c)^-p: flat for p = 0, 1 / (e + c) for p = 1, and never a path for gradients."""
     e = torch.tensor([0.0, 1.0, 3.0], requires_grad=True)

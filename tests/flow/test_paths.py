@@ -241,3 +241,12 @@ def test_names():
         with pytest.raises(NotImplementedError):
             getattr(Path(), method)(0.5)
     assert VP() == VP(0.1, 20.0) and np.isclose(VP().beta(1.0).item(), 20)
+
+
+@pytest.mark.parametrize("name", ["noise", "conditional_velocity"])
+@pytest.mark.parametrize("d", [1, 4])
+def test_times_that_would_broadcast_are_refused(name, d):
+    """(4,) beside (4, 1) makes (4, 4), and beside (4, 4) mixes up rows and coordinates."""
+    a, plain = torch.zeros(4, d), getattr(Linear, name)
+    with pytest.raises(ValueError, match=r"t must be a number or have shape .*, got \(4,\)"):
+        getattr(plain, "__wrapped__", plain)(Linear(), a, a, torch.rand(4))

@@ -1,5 +1,8 @@
+import json
+import sys
 from dataclasses import replace
 
+import gymnasium as gym
 import pytest
 
 from som_lite.rl import cli
@@ -115,6 +118,23 @@ def test_train_and_evaluate(run, tmp_path):
     code, out, err = results[0]
     assert code == 0 and err == "" and out.startswith("Pendulum-v1: return -")
     assert "±" in out and "episodes: 2" in out
+
+
+def test_a_strangers_run_has_no_module_imported(run, tmp_path, own_module):
+    """It names one; only the reader's own --env has it imported, and then it works."""
+    task, folder = f"{own_module}:Thermostat-v0", tmp_path / "run"
+    small = "--agent sac --config.hidden 8 --config.batch 8 --steps 20 --start-steps 19 --no-progress"
+    assert run("train", "--env", task, *small.split(), "--out", str(folder))[0] == 0
+    sys.modules.pop(own_module)
+    code, out, err = run("evaluate", str(folder))
+    assert (code, out) == (2, "") and own_module not in sys.modules
+    assert err == (
+        f"som-lite: {folder} was trained on {task}, and importing tasks runs its code: "
+        f"if you trust it, add --env {task}\n"
+    )
+    gym.registry.pop("Thermostat-v0")
+    code, out, _ = run("evaluate", str(folder), "--env", task, "--episodes", "1", "--json")
+    assert code == 0 and json.loads(out)["env"] == task and own_module in sys.modules
 
 
 def test_ctrl_c_is_one_line_too(run, monkeypatch):
