@@ -53,6 +53,12 @@ def test_conda_installs_by_the_same_pins():
     assert dependencies[-1] == {"pip": ["-c constraints.txt", f"-e .[{extras}]"]}
 
 
+def test_every_direct_dependency_has_its_licence_listed():
+    table = (ROOT / "THIRD_PARTY.md").read_text()
+    for requirement in DIRECT:
+        assert f"| {canonicalize_name(requirement.name)} |" in table, "python -m tests.licences"
+
+
 def test_make_installs_by_the_same_pins():
     extras = ",".join(PROJECT["optional-dependencies"])
     assert f'-c constraints.txt -e ".[{extras}]"' in (ROOT / "Makefile").read_text()
