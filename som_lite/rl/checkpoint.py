@@ -17,9 +17,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from som_lite.rl.files import read_json, read_tensors, sha256, write_json, write_tensors
+from som_lite.rl.files import (
+    own_file,
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+)
 from som_lite.rl.replay import Replay
 
+LARGEST_LIST, LARGEST_FILE = 2**20, 2**31  # bytes; hashing a larger one would take minutes
 SHARD = 2**15  # transitions in a full shard: 94 MB on Humanoid, 6 MB on HalfCheetah
 
 
@@ -106,11 +114,12 @@ class Checkpoints:
 
     def _verified(self, step: int) -> dict[str, str]:
         """Names and hashes of a checkpoint's files. Raises ValueError when one is not as it was."""
-        files = read_json(self._list(step))
+        files = read_json(own_file(self.folder, self._list(step).name, LARGEST_LIST))
         for name, digest in files.items():
-            path = self.folder / name
-            if path.parent != self.folder or not path.is_file():
-                raise ValueError(f"{path} is missing")
+            try:
+                path = own_file(self.folder, Path(name).name, LARGEST_FILE)
+            except FileNotFoundError as error:
+                raise ValueError(f"{self.folder / name} is missing") from error
             if sha256(path) != digest:
                 raise ValueError(f"{path} is damaged: its SHA-256 is not the one recorded")
         if sum(name.startswith("state-") for name in files) != 1:

@@ -14,6 +14,7 @@ from som_lite.rl.agents.common import require
 FREE = ("steps", "checkpoint_every", "device", "threads")
 # ... and what is the reader's own affair, and not recorded at all.
 UNRECORDED = ("out", "progress", "restart")
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TrainConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("seed", "start_steps", "utd"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        require(self.utd < float("inf"), "utd", self.utd, "finite")
+        require(self.threads <= MOST_THREADS, "threads", self.threads, f"at most {MOST_THREADS}")
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         below = f"below steps ({self.steps}), or nothing is learnt"
         require(self.start_steps < self.steps, "start_steps", self.start_steps, below)

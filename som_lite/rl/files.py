@@ -21,6 +21,7 @@ from torch import Tensor
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it takes the place of `path` when the block ends well."""
     temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)  # it may be a link to what is not ours
     try:
         yield temporary
         with temporary.open("rb+") as file:

@@ -14,11 +14,15 @@ except ImportError:  # Windows outside WSL
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`/lock, making the folder if need be. Raises ValueError when another holds it.
+    """Hold `folder`/lock, making the folder if need be. Raises ValueError when another holds it, and
+    when one of the two is a link: what is written and tidied up there would lie elsewhere.
 
     The operating system lets go of the lock when its process ends, however it ends: the file that
     stays behind blocks nobody.
     """
+    for path in (folder, folder / "lock"):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link, which is not followed")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+", encoding="utf-8") as file:
         try:
