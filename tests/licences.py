@@ -1,7 +1,7 @@
 """The packages that the book asks for and their licences, as a table in Markdown.
 
-    python -m tests.licences > THIRD_PARTY.md      those that pyproject.toml names
-    python -m tests.licences --all                 and all that come with them
+python -m tests.licences > THIRD_PARTY.md      those that pyproject.toml names
+python -m tests.licences --all                 and all that come with them
 """
 
 import sys
