@@ -14,8 +14,8 @@ except ImportError:  # Windows outside WSL
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`/lock, making the folder if need be. Raises ValueError when another holds it, and
-    when one of the two is a link: what is written and tidied up there would lie elsewhere.
+    """Hold `folder`/lock, making the folder if need be. Raises ValueError when another holds it,
+    and when one of the two is a link: what is written and tidied up there would lie elsewhere.
 
     The operating system lets go of the lock when its process ends, however it ends: the file that
     stays behind blocks nobody.
