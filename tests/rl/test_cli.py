@@ -123,9 +123,7 @@ def test_train_and_evaluate(run, tmp_path):
 def test_a_strangers_run_has_no_module_imported(run, tmp_path, own_module):
     """It names one; only the reader's own --env has it imported, and then it works."""
     task, folder = f"{own_module}:Thermostat-v0", tmp_path / "run"
-    small = (
-        "--agent sac --config.hidden 8 --config.batch 8 --steps 20 --start-steps 19"
-    )
+    small = "--agent sac --config.hidden 8 --config.batch 8 --steps 20 --start-steps 19"
     code, _, err = run("train", "--env", task, *small.split(), "--out", str(folder))
     assert code == 0, err
     sys.modules.pop(own_module)
