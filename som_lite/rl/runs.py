@@ -114,7 +114,9 @@ class Run:
             if not {"step", "return_mean"} <= set(names):
                 raise ValueError("no columns step and return_mean")
             table = [array("d", (float(x or "nan") for x in row)) for row in rows]
-            columns = zip(*table, strict=True) if rows else ((),) * len(names)
+            if not rows:
+                raise ValueError("no row after the names")
+            columns = zip(*table, strict=True)
             return dict(zip(names, map(np.array, columns), strict=True))
         except (ValueError, csv.Error) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
