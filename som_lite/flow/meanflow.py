@@ -18,9 +18,9 @@ from torch import Tensor
 
 from som_lite.flow.ode import Times, Velocity, rk4_step, solve
 from som_lite.flow.paths import Points
+from som_lite.flow.timesteps import Column, LogitNormal, uniform
 
 AverageVelocity = Callable[[Points, Times, Times], Points]
-Column = Float[Tensor, "n 1"]
 P = ParamSpec("P")
 
 
@@ -81,21 +81,10 @@ def meanflow_loss(
     return (adaptive_weight(error, p, c) * error).mean()
 
 
-def logit_normal(
-    n: int, generator: torch.Generator, mean: float = -0.4, std: float = 1.0
-) -> Column:
-    """Times in (0, 1): the sigmoid of a normal (2403.03206)."""
-    return torch.sigmoid(
-        mean + std * torch.randn(n, 1, generator=generator, device=generator.device)
-    )
-
-
-def uniform(n: int, generator: torch.Generator) -> Column:
-    """Times spread evenly over [0, 1)."""
-    return torch.rand(n, 1, generator=generator, device=generator.device)
-
-
-LAWS: dict[str, Callable[..., Column]] = {"uniform": uniform, "logit_normal": logit_normal}
+LAWS: dict[str, Callable[..., Column]] = {
+    "uniform": uniform,
+    "logit_normal": LogitNormal().sample,
+}
 
 
 def sample_times(

@@ -17,16 +17,15 @@ from som_lite.flow.meanflow import (
     LAWS,
     adaptive_weight,
     average_velocity,
-    logit_normal,
     meanflow_loss,
     meanflow_target,
     sample,
     sample_times,
-    uniform,
 )
 from som_lite.flow.nets import AverageVelocityNet
 from som_lite.flow.ode import rk4_step, solve
 from som_lite.flow.paths import VP, Linear
+from som_lite.flow.timesteps import LogitNormal, uniform
 
 
 def columns(*rows):
@@ -344,7 +343,7 @@ def test_logit_normal_law_of_the_ordered_pair(generator):
 @pytest.mark.parametrize(("mean", "std"), [(-0.4, 1.0), (0.5, 0.6)])
 def test_logit_normal_quantiles(mean, std, generator):
     """Against scipy's quantiles; 4 standard errors of an order statistic."""
-    t = logit_normal(N, generator, mean, std)[:, 0].double()
+    t = LogitNormal(mean, std).sample(N, generator)[:, 0].double()
     for level in (0.05, 0.25, 0.5, 0.75, 0.95):
         q = special.expit(stats.norm.ppf(level, mean, std))
         slope = stats.norm.pdf(special.logit(q), mean, std) / (q * (1 - q))  # density of t at q
