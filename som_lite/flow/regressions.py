@@ -5,10 +5,11 @@ the update of SOM's actor (06, 08), which learns from a known energy. The times 
 so that any law of t (flow.timesteps) can be tried on any of them: `fit`.
 """
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,13 +17,22 @@ from torch import Tensor, nn
 
 from som_lite.flow.boltzmann import BoxBoltzmann
 from som_lite.flow.densities import GaussianMixture
+from som_lite.flow.dual import value_and_rate
 from som_lite.flow.intervals import Rows, interval_rows
-from som_lite.flow.meanflow import AverageVelocity, meanflow_target, sample
+from som_lite.flow.meanflow import AverageVelocity, sample
 from som_lite.flow.nets import AverageVelocityNet, SkipVelocityNet
 from som_lite.flow.ode import Times, heun_step, rk4_step, solve
 from som_lite.flow.paths import Linear, Points
 from som_lite.flow.scores import posterior_mean_estimate
-from som_lite.flow.timesteps import BinLaw, Law, Power, adam_sizes, trial_decreases, weights
+from som_lite.flow.timesteps import (
+    BinLaw,
+    Law,
+    LogitNormal,
+    Power,
+    adam_sizes,
+    trial_decreases,
+    weights,
+)
 
 PATH = Linear()
 T_LOW, T_HIGH = 0.02, 0.999  # the ends of the path, where 1 / t and 1 / (1 - t) grow
@@ -33,16 +43,16 @@ POINTS = 1000  # on which errors are measured
 class Regression:
     """What there is to learn, and how well it has been learnt.
 
-    rows       rows at the times t (n, 1), from what the network u knows so far
+    rows       rows at the times t (n, 1); targets may depend on what the network knows so far
     objective  the law of t that the loss is written for
     error      0 for a perfect network; from fixed points
     lines      rows over intervals whose times are not chosen, or None
     """
 
-    rows: Callable[[AverageVelocity, Times, torch.Generator], Rows]
+    rows: Callable[[AverageVelocityNet, Times, torch.Generator], Rows]
     objective: Law
     error: Callable[[AverageVelocity], float]
-    net: Callable[[], nn.Module]
+    net: Callable[[], AverageVelocityNet]
     lines: Callable[[AverageVelocity, torch.Generator], Rows] | None = None
 
 
@@ -82,13 +92,13 @@ def _miss(ends: Points, noise: Points) -> Callable[[AverageVelocity], float]:
     return miss
 
 
-def flow_matching(data: GaussianMixture, objective: Law = Power(1)) -> Regression:
+def flow_matching(data: GaussianMixture, objective: Law = Power(1.0)) -> Regression:
     """Only r = t: the velocity, from pairs. The error is relative, ``|u - v| / |v|``."""
     fixed, t = _generator(1), objective.quantile(_middle(POINTS))
     a_t = PATH.noise(data.sample(POINTS, fixed), torch.randn(POINTS, 2, generator=fixed), t)
     v = data.velocity(a_t, t, PATH)
 
-    def rows(u: AverageVelocity, t: Times, generator: torch.Generator) -> Rows:
+    def rows(net: AverageVelocityNet, t: Times, generator: torch.Generator) -> Rows:
         a0, eps = data.sample(len(t), generator), torch.randn(len(t), 2, generator=generator)
         return Rows(PATH.noise(a0, eps, t), t, t, eps - a0)
 
@@ -102,21 +112,22 @@ def flow_matching(data: GaussianMixture, objective: Law = Power(1)) -> Regressio
 def meanflow(data: GaussianMixture, share_equal: float = 0.25) -> Regression:
     """The average velocity by its identity, from pairs; r is uniform below t, or t itself.
 
-    With t from the law Power(2) that is the larger and the smaller of two uniform times.
+    With t from the law Power(2.0) that is the larger and the smaller of two uniform times.
     """
     fixed = _generator(1)
     noise = torch.randn(POINTS, 2, generator=fixed)
     ends = solve(lambda a, t: data.velocity(a, t, PATH), noise, steps=64, step=rk4_step)
 
-    def rows(u: AverageVelocity, t: Times, generator: torch.Generator) -> Rows:
+    def rows(net: AverageVelocityNet, t: Times, generator: torch.Generator) -> Rows:
         a0, eps = data.sample(len(t), generator), torch.randn(len(t), 2, generator=generator)
         chance, part = torch.rand(2, len(t), 1, generator=generator)
         r = torch.where(chance < share_equal, t, part * t)
-        a = PATH.noise(a0, eps, t)
-        return Rows(a, r, t, meanflow_target(u, a, r, t, eps - a0))
+        a, v = PATH.noise(a0, eps, t), eps - a0
+        with torch.no_grad():
+            return Rows(a, r, t, v - (t - r) * value_and_rate(net, a, r, t, v)[1])
 
     error = _miss(ends, noise)
-    return Regression(rows, Power(2), error, lambda: AverageVelocityNet(2, hidden=(64, 64)))
+    return Regression(rows, Power(2.0), error, lambda: AverageVelocityNet(2, hidden=(64, 64)))
 
 
 def from_q(q, alpha: float = 0.15, K: int = 16, lines: int = 32) -> Regression:
@@ -128,10 +139,10 @@ def from_q(q, alpha: float = 0.15, K: int = 16, lines: int = 32) -> Regression:
     )
     ends = exact.posterior_mean(ends, 0.03, PATH)
 
-    def rows(u: AverageVelocity, t: Times, generator: torch.Generator) -> Rows:
+    def rows(net: AverageVelocityNet, t: Times, generator: torch.Generator) -> Rows:
         with torch.no_grad():
             t = t.clamp(T_LOW, T_HIGH)
-            own = sample(u, torch.randn(len(t), 2, generator=generator)).clamp(-1, 1)
+            own = sample(net, torch.randn(len(t), 2, generator=generator)).clamp(-1, 1)
             a = PATH.noise(own, torch.randn(len(t), 2, generator=generator), t)
             m = posterior_mean_estimate(q, a, t, PATH, alpha, K, generator).m
             return Rows(a, t, t, PATH.velocity_from_mean(m, a, t))
@@ -142,7 +153,7 @@ def from_q(q, alpha: float = 0.15, K: int = 16, lines: int = 32) -> Regression:
 
     error = _miss(ends, noise)
     net = lambda: SkipVelocityNet(2, hidden=(64, 64))  # noqa: E731
-    return Regression(rows, Power(2), error, net, intervals)
+    return Regression(rows, Power(2.0), error, net, intervals)
 
 
 @dataclass(frozen=True)
@@ -169,13 +180,26 @@ class Plan:
             raise ValueError(f"every and trial must be at least 1, got {self.every}, {self.trial}")
 
 
+PLANS = {
+    "own": Plan(),
+    "uniform": Plan(lambda f: Power(1.0)),
+    "spread": Plan(spread=True),
+    "logit-normal": Plan(lambda f: LogitNormal(0.0), weighted=False),
+    "loss": Plan(BinLaw, learns="loss"),
+    "root loss": Plan(lambda f: BinLaw(f, power=0.5), learns="loss"),
+    "decrease": Plan(BinLaw, learns="decrease"),
+    "decrease, no weights": Plan(BinLaw, learns="decrease", weighted=False),
+}
+
+
 class Look(NamedTuple):
-    """A look at a training: after how many updates and seconds of the processor, and what is seen."""
+    """A training so far: updates, seconds of the processor, error, the law, what `watch` saw."""
 
     updates: int
     seconds: float
     error: float
     law: Law
+    seen: Any
 
 
 def bin_decreases(
@@ -208,8 +232,9 @@ def fit(
     seed: int = 0,
     batch: int = 128,
     learning_rate: float = 5e-3,
-    looks: tuple[int, ...] = (),
-) -> tuple[nn.Module, list[Look]]:
+    looks: Sequence[int] = (),
+    watch: Callable[[AverageVelocityNet], Any] | None = None,
+) -> tuple[AverageVelocityNet, list[Look]]:
     """Train a network, with Adam's step size falling along a half cosine; look at it on the way."""
     generator, seen, spent = _generator(seed), [], 0.0
     with torch.random.fork_rng(devices=[]):
@@ -236,5 +261,6 @@ def fit(
             law.learn(bin_decreases(task, net, optimizer, law, plan.trial, generator))
         spent += time.process_time() - start
         if update in looks:
-            seen.append(Look(update, spent, task.error(net), law))
+            watched = watch(net) if watch else None
+            seen.append(Look(update, spent, task.error(net), copy.copy(law), watched))
     return net, seen

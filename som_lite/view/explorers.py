@@ -3,6 +3,7 @@
 from som_lite.view.average_velocity import average_velocity_explorer
 from som_lite.view.boltzmann import boltzmann_explorer
 from som_lite.view.flow_field import flow_field_explorer
+from som_lite.view.law_of_t import law_of_t_explorer
 from som_lite.view.neighbours import neighbours_explorer
 from som_lite.view.one_step import one_step_explorer
 from som_lite.view.policy import policy_explorer
@@ -15,6 +16,7 @@ __all__ = [
     "average_velocity_explorer",
     "boltzmann_explorer",
     "flow_field_explorer",
+    "law_of_t_explorer",
     "neighbours_explorer",
     "one_step_explorer",
     "policy_explorer",

@@ -8,7 +8,9 @@ import base64
 import html
 import inspect
 import io
+import statistics
 import textwrap
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -63,6 +65,28 @@ def measured(what: str, text: str) -> None:
     if not what.strip():
         raise ValueError("what must say in words what the numbers are, got an empty text")
     display({"text/html": f"<pre>{html.escape(text)}</pre>", "text/plain": what}, raw=True)
+
+
+def relative_times(
+    actions: Mapping[str, Callable[[], object]], rounds: int = 9, repeats: int = 5
+) -> dict[str, float]:
+    """The processor's time of each action over that of the first: medians of ratios over rounds.
+
+    In a round the actions take turns, each some times in a row, so that a change of the machine's
+    pace meets all of them; the first round warms up. Wall time would count other people's work.
+    """
+    ratios: dict[str, list[float]] = {name: [] for name in actions}
+    first = next(iter(actions))
+    for turn in range(rounds + 1):
+        spent = {}
+        for name, action in actions.items():
+            start = time.process_time()
+            for _ in range(repeats):
+                action()
+            spent[name] = time.process_time() - start
+        for name in actions if turn else ():
+            ratios[name].append(spent[name] / spent[first])
+    return {name: statistics.median(row) for name, row in ratios.items()}
 
 
 def fold(summary: str, text: str) -> None:

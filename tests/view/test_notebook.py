@@ -103,3 +103,18 @@ def test_listing_refuses_a_note_that_fits_no_line_or_several(shown, piece):
     with pytest.raises(ValueError, match="must fit one line of described"):
         notebook.listing(described, {piece: "?"})
     assert shown == []
+
+
+def test_relative_times_take_turns_and_tell_work_apart():
+    order = []
+
+    def work(name, n):
+        order.append(name)
+        return sum(range(n))
+
+    times = notebook.relative_times(
+        {"one": lambda: work("one", 20_000), "three": lambda: work("three", 60_000)}, 7, 2
+    )
+    assert order == ["one", "one", "three", "three"] * 8
+    # three times the work; the processor's clock and the loop's overhead leave some per cent
+    assert times["one"] == 1 and 2 < times["three"] < 4.5
