@@ -25,7 +25,8 @@
 # **Time and hardware.** ≈ 60 s on one CPU core, nearly all of it for short trainings; allow two hours for reading and
 # exercises. No GPU.
 #
-# Previous: [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb). Planned next: 11 · Spending compute well.
+# Previous: [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb). Next:
+# [11 · Spending compute well](11_compute.ipynb).
 
 # %% [markdown]
 # ## The idea in one picture
@@ -1019,5 +1020,5 @@ check(
 #
 # ---
 #
-# Previous: [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb). Planned next: 11 · Spending compute well and
-# 12 · Offline, and what is open.
+# Previous: [09 · SOM on MuJoCo](09_som_on_mujoco.ipynb). Next:
+# [11 · Spending compute well](11_compute.ipynb).

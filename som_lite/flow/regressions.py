@@ -92,7 +92,10 @@ def _miss(ends: Points, noise: Points) -> Callable[[AverageVelocity], float]:
     return miss
 
 
-def flow_matching(data: GaussianMixture, objective: Law = Power(1.0)) -> Regression:
+UNIFORM = Power(1.0)
+
+
+def flow_matching(data: GaussianMixture, objective: Law = UNIFORM) -> Regression:
     """Only r = t: the velocity, from pairs. The error is relative, ``|u - v| / |v|``."""
     fixed, t = _generator(1), objective.quantile(_middle(POINTS))
     a_t = PATH.noise(data.sample(POINTS, fixed), torch.randn(POINTS, 2, generator=fixed), t)
@@ -182,7 +185,7 @@ class Plan:
 
 PLANS = {
     "own": Plan(),
-    "uniform": Plan(lambda f: Power(1.0)),
+    "uniform": Plan(lambda f: UNIFORM),
     "spread": Plan(spread=True),
     "logit-normal": Plan(lambda f: LogitNormal(0.0), weighted=False),
     "loss": Plan(BinLaw, learns="loss"),

@@ -13,11 +13,12 @@ of f: another objective.
   *Adaptive Non-uniform Timestep Sampling* (Kim et al., 2411.09998).
 
 From that paper is the aim: draw the times whose update lowers the objective over ALL times most,
-``Delta_k^t = L(theta_k) - L(theta_{k+1}^(t))``, and measure it while training. Ours is the rest. The
-paper (and its public code) learns a network ``pi(t | a_0)`` with a Beta law by policy gradients with
-an entropy bonus, measures Delta of the updates that are made anyway on a few selected times, and
-trains without weights w. We take bins, make a trial step on each bin which is undone, measure the
-objective on all times, and leave the weights to the caller.
+``Delta_k^t = L(theta_k) - L(theta_{k+1}^(t))``, and measure it while training. The rest is ours.
+The paper (and its public code, ku-dmlab/Adaptive-Timestep-Sampler) learns a network ``pi(t | a_0)``
+with a Beta law by policy gradients with an entropy bonus, and measures Delta of the updates that
+are made anyway, on a few selected times; that code trains without weights w. We take bins, make a
+trial step on each which is undone, measure the objective on all times, and leave the weights to
+the caller.
 """
 
 import math
@@ -145,8 +146,8 @@ class LogitNormal(Law):
 class BinLaw(Law):
     """A base law cut into bins of equal mass, which are drawn in proportion to ``score^power``.
 
-    A share of the mass stays even, so a weight ``base / p`` is at most ``1 / share``. The score of a
-    bin is a running mean over about ``1 / (1 - memory)`` looks. Without a look the law is the base.
+    A share of the mass stays even, so a weight ``base / p`` is at most ``1 / share``. The score of
+    a bin is a running mean over about ``1 / (1 - memory)`` looks. Before a look it is the base law.
     """
 
     def __init__(
@@ -221,8 +222,8 @@ def trial_decreases(
 ) -> Bins:
     """How far a step on rows of one bin alone lowers the whole loss, bin by bin.
 
-    ``Delta_b = L(theta) - L(theta - size * grad l_b(theta))`` (2411.09998, with a trial step that is
-    undone). whole_loss must look at the same rows each time, or chance hides the differences.
+    ``Delta_b = L(theta) - L(theta - size * grad l_b(theta))`` (2411.09998, here by a trial step,
+    which is undone). whole_loss must look at the same rows each time, or chance hides the differences.
     Parameters have their old values, bit for bit, when it returns.
     """
     parameters, sizes = list(parameters), list(sizes)

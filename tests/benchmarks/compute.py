@@ -149,7 +149,7 @@ def candidates(N: int = 32) -> float:
 
 
 def activations() -> dict[str, dict[str, float]]:
-    """Time of forward and backward over SiLU's, and the error after 300 updates, mean of 3 seeds."""
+    """Time of forward and backward over SiLU's; error after 300 updates, mean of 3 seeds."""
     kinds = {"SiLU": nn.SiLU, "ReLU": nn.ReLU, "Mish": nn.Mish}
     x = torch.randn(256, 24)
     nets = {name: MLP([24, 256, 256, 6], kind) for name, kind in kinds.items()}

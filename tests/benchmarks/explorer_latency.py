@@ -9,8 +9,10 @@ machine the last two are what to look at.
 
 import argparse
 import io
+import json
 import statistics
 import time
+from pathlib import Path
 
 import torch
 
@@ -22,6 +24,7 @@ from som_lite.view.explorers import (
     average_velocity_explorer,
     boltzmann_explorer,
     flow_field_explorer,
+    law_of_t_explorer,
     one_step_explorer,
     policy_explorer,
     schedule_explorer,
@@ -30,6 +33,7 @@ from som_lite.view.explorers import (
 )
 
 torch.set_num_threads(1)
+RECORD = Path(__file__).parents[2] / "chapters" / "recorded" / "timesteps.json"
 
 
 def explorers() -> list[Explorer]:
@@ -48,6 +52,7 @@ def explorers() -> list[Explorer]:
         schedule_explorer(),
         one_step_explorer(lambda eps, alpha, n: torch.tanh(eps), q, alphas=[0.1, 0.2, 0.5]),
         soft_greedy_explorer(lambda eps, alpha, K: torch.tanh(eps), q, alphas=[0.1, 0.2, 0.5]),
+        law_of_t_explorer(json.loads(RECORD.read_text())["parts"]),
         policy_explorer(lambda eps, s: torch.tanh(2 * eps + s), noise, torch.zeros(1)),
     ]
 

@@ -34,6 +34,7 @@ from som_lite.flow.timesteps import Likelihood
 HERE = Path(__file__).parent
 RECORD = HERE.parents[1] / "chapters" / "recorded" / "timesteps.json"
 SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the updates, when to look
+MODULE = "tests.benchmarks.timesteps"
 POINTS = 64  # times, of equal mass under the objective, at which densities and variances are kept
 ROWS = 128  # rows per time behind a variance
 
@@ -168,7 +169,7 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.process_time()
     record = {
-        "command": f"python -m tests.benchmarks.timesteps --seeds {args.seeds} --scale {args.scale:g}",
+        "command": f"python -m {MODULE} --seeds {args.seeds} --scale {args.scale:g}",
         "torch": torch.__version__,
         "parts": {},
     }

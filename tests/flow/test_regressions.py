@@ -83,9 +83,7 @@ def test_every_plan_learns_and_repeats_itself(name):
     if isinstance(looks[1].law, BinLaw):
         assert looks[1].law.score is not None  # it has learnt
     again, _ = fit(task, PLANS[name], 60)
-    assert all(
-        torch.equal(x, y) for x, y in zip(net.parameters(), again.parameters(), strict=True)
-    )
+    assert all(torch.equal(x, y) for x, y in zip(net.parameters(), again.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("task", [meanflow(DATA), from_q(ring)], ids=["meanflow", "from_q"])

@@ -11,7 +11,7 @@ GRID = ((np.arange(64) + 0.5) / 64).tolist()
 
 
 def part(bend):
-    """Uniform objective; second moment (1 + bend t)^2; "loss" has half, "uniform" 3 times own's error."""
+    """A uniform objective, the second moment (1 + bend t)^2, and errors that are known."""
     t = np.array(GRID)
     second = (1 + bend * t) ** 2
     laws = {"own": np.ones(64), "loss": (1 + bend * t) / (1 + bend / 2), "spread": np.ones(64)}
@@ -75,7 +75,8 @@ def test_titles_say_what_is_shown(explorer):
 
 
 def test_a_law_that_a_loss_was_not_tried_with_shows_its_own():
-    uniform = {**PARTS["steep"], "density": PARTS["steep"]["density"] | {"uniform": [[1.0] * 64] * 2}}
+    density = PARTS["steep"]["density"] | {"uniform": [[1.0] * 64] * 2}
+    uniform = {**PARTS["steep"], "density": density}
     uniform["error"] = {
         target: plans | {"uniform": [[1.0, 0.5], [2.0, 1.0]]}
         for target, plans in PARTS["steep"]["error"].items()
