@@ -223,7 +223,8 @@ def trial_decreases(
     """How far a step on rows of one bin alone lowers the whole loss, bin by bin.
 
     ``Delta_b = L(theta) - L(theta - size * grad l_b(theta))`` (2411.09998, here by a trial step,
-    which is undone). whole_loss must look at the same rows each time, or chance hides the differences.
+    which is undone). whole_loss must look at the same rows each time: chance would hide the
+    differences.
     Parameters have their old values, bit for bit, when it returns.
     """
     parameters, sizes = list(parameters), list(sizes)

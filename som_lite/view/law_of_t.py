@@ -101,6 +101,25 @@ def error_ratios(part: Mapping, plan: str) -> np.ndarray:
     return np.concatenate(pairs)
 
 
+def equal_time_ratios(part: Mapping, plan: str) -> np.ndarray:
+    """The same at equal processor's time, (pairs, 1): own's after three quarters of its updates.
+
+    The plan has made fewer of them by then, or more; its error there is read off between two looks,
+    on logarithmic scales.
+    """
+    at_own = 0.75 * part["looks"][-1]
+    x = np.log(part["looks"])
+
+    def errors(runs, updates):
+        return [np.exp(np.interp(np.log(updates), x, np.log(run))) for run in runs]
+
+    pairs = [
+        np.divide(errors(e[plan], at_own / part["time"][plan]), errors(e[OWN], at_own))
+        for e in part["error"].values()
+    ]
+    return np.concatenate(pairs)[:, None]
+
+
 def interval(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Geometric mean over pairs and its 95 % bootstrap interval, look by look."""
     logs = np.log(ratios)

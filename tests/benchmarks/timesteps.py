@@ -1,6 +1,6 @@
 """Does it pay to choose the times t of an update?  Three losses, seven laws, three targets.
 
-    python -m tests.benchmarks.timesteps [--seeds 5] [--scale 1.0] [--part NAME ...]
+    python -m tests.benchmarks.timesteps [--seeds 5] [--scale 1.0] [--part NAME ...] [--table]
 
 Flow matching (01), the same with the weights of the likelihood, MeanFlow (02) and SOM's actor on a
 known Q (06, 08), each by the plans of `som_lite.flow.regressions.PLANS`. "own" draws the times from
@@ -30,10 +30,12 @@ from som_lite.flow.boltzmann import Bumps, ridge, ring, three_bumps
 from som_lite.flow.densities import pinwheel, three_modes, two_moons
 from som_lite.flow.regressions import PLANS, Regression, fit, flow_matching, from_q, meanflow
 from som_lite.flow.timesteps import Likelihood
+from som_lite.view.law_of_t import equal_time_ratios, error_ratios, interval
 
 HERE = Path(__file__).parent
 RECORD = HERE.parents[1] / "chapters" / "recorded" / "timesteps.json"
 SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the updates, when to look
+EARLY = 1  # the second look, after an eighth
 MODULE = "tests.benchmarks.timesteps"
 POINTS = 64  # times, of equal mass under the objective, at which densities and variances are kept
 ROWS = 128  # rows per time behind a variance
@@ -123,26 +125,6 @@ def measure(part: str, seeds: int, scale: float) -> dict:
     }
 
 
-def interval(ratios: np.ndarray) -> tuple[float, float, float]:
-    """Geometric mean, and its 95 % bootstrap interval."""
-    logs = np.log(ratios)
-    draws = np.random.default_rng(0).choice(logs, (4000, len(logs))).mean(1)
-    return tuple(np.exp([logs.mean(), *np.quantile(draws, [0.025, 0.975])]))
-
-
-def ratios(part: dict, plan: str, share: float, equal_time: bool = False) -> np.ndarray:
-    """Errors of the plan over "own" with the same target and seed, after that share of updates."""
-    updates = share * part["looks"][-1]
-    asked = updates / part["time"][plan] if equal_time else updates
-
-    def at(curves, when):
-        x = np.log(part["looks"])
-        return np.array([np.exp(np.interp(np.log(when), x, np.log(c))) for c in curves])
-
-    pairs = [at(e[plan], asked) / at(e["own"], updates) for e in part["error"].values()]
-    return np.concatenate(pairs)
-
-
 def table(record: dict) -> str:
     lines = [
         f"`{record['command']}`, {record['seconds'] / 60:.0f} minutes of one busy core\n",
@@ -150,11 +132,13 @@ def table(record: dict) -> str:
         "| loss | times | 1/8 of the updates | all | time of an update | at equal time |",
         "|---|---|---|---|---|---|",
     ]
-    show = lambda x: "{:.2f} ({:.2f} to {:.2f})".format(*interval(x))  # noqa: E731
+    show = lambda numbers: "{:.2f} ({:.2f} to {:.2f})".format(*numbers)  # noqa: E731
     for name, part in record["parts"].items():
         for plan in [p for p in part["time"] if p != "own"]:
-            cells = [show(ratios(part, plan, 1 / 8)), show(ratios(part, plan, 1))]
-            cells += [f"{part['time'][plan]:.2f}", show(ratios(part, plan, 0.75, True))]
+            over_looks = np.stack(interval(error_ratios(part, plan)))
+            cells = [show(over_looks[:, EARLY]), show(over_looks[:, -1])]
+            at_equal_time = np.stack(interval(equal_time_ratios(part, plan)))[:, 0]
+            cells += [f"{part['time'][plan]:.2f}", show(at_equal_time)]
             lines.append(f"| {name} | {plan} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -165,7 +149,11 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of updates")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=RECORD)
+    parser.add_argument("--table", action="store_true", help="only the table, of what is recorded")
     args = parser.parse_args()
+    if args.table:
+        (HERE / "timesteps.md").write_text(table(json.loads(args.out.read_text())), "utf-8")
+        return
     torch.set_num_threads(1)
     start = time.process_time()
     record = {

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from som_lite.view.explorers import law_of_t_explorer
-from som_lite.view.law_of_t import best_density, error_ratios, interval, relative_variance
+from som_lite.view.law_of_t import (
+    best_density,
+    equal_time_ratios,
+    error_ratios,
+    interval,
+    relative_variance,
+)
 
 LOOKS = [10, 40]
 GRID = ((np.arange(64) + 0.5) / 64).tolist()
@@ -62,6 +68,14 @@ def test_ratios_pair_targets_and_seeds():
     assert ratios.shape == (4, 2) and np.allclose(ratios, 3)
     middle, low, high = interval(np.array([[1.0], [4.0]]))
     assert middle[0] == pytest.approx(2) and low[0] == 1 and high[0] == pytest.approx(4)
+
+
+def test_a_slower_update_is_met_earlier_on_its_curve():
+    """Errors 1 / updates: after 30 updates own has 1 / 30; twice as slow, the plan has 1 / 15."""
+    record = {"looks": LOOKS, "time": {"loss": 2.0, "own": 1.0}}
+    record["error"] = {"one": {plan: [[1 / 10, 1 / 40]] for plan in ("own", "loss")}}
+    np.testing.assert_allclose(equal_time_ratios(record, "loss"), [[2.0]])
+    np.testing.assert_allclose(equal_time_ratios(record, "own"), [[1.0]])
 
 
 def test_titles_say_what_is_shown(explorer):
