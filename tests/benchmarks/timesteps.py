@@ -74,7 +74,7 @@ def digits(x, places: int = 5):
     return float(f"{x:.{places}g}")
 
 
-def relative_times(task: Regression, updates: int = 50, rounds: int = 4) -> dict[str, float]:
+def relative_times(task: Regression, updates: int = 50, rounds: int = 3) -> dict[str, float]:
     """Of an update by each plan, over "own"; the plans take turns, the first round warms up."""
     plans, last = plans_of(task), [updates]
     times = [

@@ -60,7 +60,8 @@ def test_variances_are_the_closed_form():
 def test_best_density_integrates_to_one_for_an_objective_that_is_not_flat():
     t = np.sqrt(np.array(GRID))  # equal mass under f = 2 t
     p = best_density(2 * t, 1 / t**2)  # p proportional to f root(G) = 2: uniform
-    np.testing.assert_allclose(p, 1, rtol=6e-3)  # the mean of 1 / t by 64 cells
+    np.testing.assert_allclose(p, 1, rtol=0.05)  # the mean of 1 / t, large near 0, by 64 cells
+    assert np.ptp(p) < 1e-9
 
 
 def test_ratios_pair_targets_and_seeds():
