@@ -314,7 +314,8 @@ check(
 # %% [markdown]
 # What should the score be? With the power ½ of the loss we have the rule from above, at no cost: the losses are there anyway.
 # The paper takes another one.
-#
+
+# %% [markdown]
 # ### 1. A trial step · ●●○ · 25 min
 #
 # It asks: *by how much would one update with rows at this time lower the loss over all times?* With the network's weights
@@ -437,11 +438,13 @@ calls = []
 hook = net.mlp[2].register_forward_hook(lambda *_: calls.append(1))
 value, rate = value_and_rate(net, a, r, t, v)
 hook.remove()
-by_torch = torch.func.jvp(net, (a, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
-check("exercise 2: error of the value", (value - by_torch[0]).abs().max(), below=1e-5)
+with torch.no_grad():
+    by_torch = torch.func.jvp(net, (a, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
+off = (value.detach() - by_torch[0]).abs().max()
+check("exercise 2: error of the value", off, below=1e-5)
 check(
     "exercise 2: relative error of the rate",
-    (rate - by_torch[1]).norm() / by_torch[1].norm(),
+    (rate.detach() - by_torch[1]).norm() / by_torch[1].norm(),
     below=1e-5,
 )
 check("exercise 2: calls of a hidden layer", len(calls), below=1.5)
@@ -489,10 +492,9 @@ check(
 # on the wall, for others may be using the machine. And we take the median of the *ratios*.
 
 # %%
-u_hand, rate_hand = dual.value_and_rate(net, a, r, t, v)
-check(
-    "value by hand: difference from the network's", (u_hand - net(a, r, t)).abs().max(), below=1e-12
-)
+with torch.no_grad():
+    off = (dual.value_and_rate(net, a, r, t, v)[0] - net(a, r, t)).abs().max()
+check("value by hand: difference from the network's", off, below=1e-12)
 
 
 def update_with(loss):
@@ -598,15 +600,15 @@ uniform_early = interval(error_ratios(parts["likelihood"], "uniform"))[1][1]
 check("likelihood, uniform times: error over own's after 1/8, lower end", uniform_early, above=1.05)
 
 # %% [markdown]
-# That can be tried here, in a few seconds: the likelihood's weights with uniform times and with its own.
+# That can be tried here, in a second: the beginning of a training with the likelihood's weights.
 
 # %%
 early = {"own": [], "uniform": []}
 for name, errors in early.items():
     for seed in (0, 1):
-        errors.append(fit(bound, PLANS[name], 60, seed, looks=[60])[1][0].error)
+        errors.append(fit(bound, PLANS[name], 80, seed, looks=[10])[1][0].error)
 worse = np.mean(early["uniform"]) / np.mean(early["own"])
-check("60 updates: error with uniform times over own's", worse, above=1.03)
+check("after 10 of 80 updates: error with uniform times over own's", worse, above=1.05)
 
 # %% [markdown]
 # ### Proposals or rows, at equal cost
@@ -761,7 +763,7 @@ for _ in range(60):
     y = torch.where(noisy, 3 * torch.randn(64, 1, generator=g), 0.8 * t)
     errors = (line(t) * ~noisy - y).square()[:, 0]  # at noisy times nothing can be predicted
     chance.observe(t, errors)
-check("loss-proportional: mass of the bin that is pure chance", chance.mass[0], above=0.9)
+check("loss-proportional: mass of the bin that is pure chance", chance.mass[0], above=0.8)
 probe_t = torch.linspace(0.55, 0.95, 32)[:, None]
 falls = timesteps.trial_decreases(
     line.parameters(),
@@ -792,7 +794,38 @@ check(
 # %% [markdown]
 # ## Exercises
 #
-# Exercises 1 and 2 stand in the code section. Each stub raises `NotImplementedError`; ✓ lines say that you are done.
+# Exercises 1 and 2 stand in the code section. Each stub raises `NotImplementedError`; ✓ lines say that you are done. This first
+# draft of the loss of SOM's actor is for exercise 4.
+
+
+# %%
+def draft_loss(actor, critic, obs, a_t, t, a0, alpha):
+    values = []
+    for k in range(a0.shape[1]):
+        both = torch.stack([critic.q1(obs, a0[:, k]), critic.q2(obs, a0[:, k])])
+        values.append(both.min(0).values)
+    w = torch.softmax(torch.stack(values, 1) / alpha, 1)
+    m = sum(w[:, k : k + 1] * a0[:, k] for k in range(a0.shape[1]))
+    v = (a_t - m) / t
+    return (actor(a_t, t, t, obs) - v).square().sum(-1).mean()
+
+
+g = rng(13)
+with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(3)
+    judges, student = TwinQ(17, 6, (64, 64)), SkipVelocityNet(6, 17, hidden=(64, 64))
+obs, times = torch.randn(64, 17, generator=g), 0.1 + 0.8 * torch.rand(64, 1, generator=g)
+noisy = torch.randn(64, 6, generator=g)
+case = obs, noisy, times, box_proposals(noisy, times, path, 16, g), 0.1
+
+
+def step_of(loss):
+    student.zero_grad()
+    judges.zero_grad()
+    value = loss(student, judges, *case)
+    value.backward()
+    return value.detach(), torch.cat([p.grad.flatten() for p in student.parameters()])
+
 
 # %% [markdown]
 # ### 3. Slices for pairs · ●○○ · 15 min
@@ -841,30 +874,9 @@ check("exercise 3: spread of the mean t of 16 pairs", again.std(), above=1e-4, b
 # %% [markdown]
 # ### 4. Twice as fast · ●●○ · 30 min
 #
-# Here is the loss of SOM's actor as a first draft: right, and slow. It walks through the proposals `a0` `(B, K, d)` of the states
+# `draft_loss`, above, is right and slow. It walks through the proposals `a0` `(B, K, d)` of the states
 # `obs` `(B, o)` one by one. Write `fast_loss` with the same arguments and the same gradient of the actor. The critic's networks
 # may be called once each, the critic gets no gradient, and the update shall take less than half of the time.
-
-
-# %%
-def draft_loss(actor, critic, obs, a_t, t, a0, alpha):
-    values = []
-    for k in range(a0.shape[1]):
-        both = torch.stack([critic.q1(obs, a0[:, k]), critic.q2(obs, a0[:, k])])
-        values.append(both.min(0).values)
-    w = torch.softmax(torch.stack(values, 1) / alpha, 1)
-    m = sum(w[:, k : k + 1] * a0[:, k] for k in range(a0.shape[1]))
-    v = (a_t - m) / t
-    return (actor(a_t, t, t, obs) - v).square().sum(-1).mean()
-
-
-g = rng(13)
-with torch.random.fork_rng(devices=[]):
-    torch.manual_seed(3)
-    judges, student = TwinQ(17, 6, (64, 64)), SkipVelocityNet(6, 17, hidden=(64, 64))
-obs, times = torch.randn(64, 17, generator=g), 0.1 + 0.8 * torch.rand(64, 1, generator=g)
-noisy = torch.randn(64, 6, generator=g)
-case = obs, noisy, times, box_proposals(noisy, times, path, 16, g), 0.1
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -872,21 +884,11 @@ def fast_loss(actor, critic, obs, a_t, t, a0, alpha):
     raise NotImplementedError("your turn")
 
 
-def step_of(loss):
-    student.zero_grad()
-    judges.zero_grad()
-    value = loss(student, judges, *case)
-    value.backward()
-    return value.detach(), torch.cat([p.grad.flatten() for p in student.parameters()])
-
-
 (slow_value, slow_step), calls = step_of(draft_loss), []
-plain_layers = type(judges.q1).layers
-type(judges.q1).layers = lambda self, *x: (calls.append(1), plain_layers(self, *x))[1]
-try:
-    fast_value, fast_step = step_of(fast_loss)
-finally:
-    type(judges.q1).layers = plain_layers
+hooks = [x.register_forward_hook(lambda *_: calls.append(1)) for x in (judges.q1, judges.q2)]
+fast_value, fast_step = step_of(fast_loss)
+for hook in hooks:
+    hook.remove()
 check("exercise 4: relative error of the loss", abs(fast_value / slow_value - 1), below=1e-4)
 check(
     "exercise 4: relative error of the gradient",
@@ -945,11 +947,9 @@ f_bin, second_bin = 2 * middle_t, (1 + 4 * middle_t) ** 2 * (1 + torch.sin(9 * m
 one_price, rising = torch.ones(50, dtype=torch.float64), 1 + 5 * middle_t
 
 
-def variance_at_cost(p, price):
-    """Second moment times mean price, for masses p of 50 bins."""
-    return ((f_bin / 50) ** 2 * second_bin / p).sum() * (p * price).sum()
-
-
+variance_at_cost = lambda p, price: (  # noqa: E731  second moment times mean price
+    ((f_bin / 50) ** 2 * second_bin / p).sum() * (p * price).sum()
+)
 for words, price in {"equal prices": one_price, "rising prices": rising}.items():
     p = best_masses(f_bin, second_bin, price)
     check(f"exercise 5: sum of the masses, {words}: error", abs(p.sum() - 1), below=1e-6)
