@@ -36,8 +36,8 @@
 # ours to choose. Each row of a batch has a *time* $t$, between data ($t=0$) and noise ($t=1$). We draw it. We could draw it
 # otherwise.
 #
-# The picture shows both, from measurements. They were made by two commands, too long for a chapter; their results lie in
-# `chapters/recorded`, and this chapter reads them.
+# The picture shows both, from measurements. They were made by the commands printed below, too long for a chapter; their results
+# lie in `chapters/recorded`, and this chapter reads them.
 
 # %%
 import json
@@ -77,12 +77,12 @@ timings = json.loads((recorded / "compute.json").read_text())
 parts = trainings["parts"]
 shares = timings["parts of an update"]
 print(timings["command"])
-print(trainings["command"])
+print("\n".join(part["command"] for part in parts.values()))
 
 # %% tags=["hide-input"]
 fig, (left, right) = figure(8.6, 3.6, ncols=2)
 names = list(shares)[::-1]
-colours = [COLOURS[k] for k in ("average", "velocity", "target", "reference")]
+colours = [COLOURS[k] for k in ("average", "velocity", "target", "noise")]
 left.barh(names, [100 * shares[name] for name in names], color=colours)
 left.set(xlabel="per cent of an update of SOM")
 looks = {
@@ -708,7 +708,7 @@ measured(
 # The recorded trainings. Choose a loss and a way to choose times; move the training forward.
 
 # %%
-law_of_t_explorer(parts)
+law_of_t_explorer(parts, start=("likelihood", "uniform"))
 
 # %% [markdown]
 # **What you should see.** SEE

@@ -17,14 +17,18 @@ NO_WEIGHTS = ("logit-normal", "decrease, no weights")  # plans that change the o
 OWN, SPREAD = "own", "spread"
 
 
-def law_of_t_explorer(parts: Mapping[str, Mapping]) -> Explorer:
+def law_of_t_explorer(
+    parts: Mapping[str, Mapping], start: tuple[str, str] | None = None
+) -> Explorer:
     """Density of a law over t beside the best one; error over that of the objective's own law.
 
     parts   loss -> the record of its trainings: `looks` (updates), `grid` (times of equal mass
             under the objective), `objective` and `density` there, `second` and `variance` of a
             row's gradient, `error` by target, plan, seed and look
+    start   the loss and the law shown first; by default the first of each
     """
     plans = list(dict.fromkeys(plan for part in parts.values() for plan in part["density"]))
+    loss_first, law_first = start or (next(iter(parts)), plans[0])
     looks = next(iter(parts.values()))["looks"]
     shares = [round(100 * look / looks[-1]) for look in looks]
     fig, (left, right) = figure(8.6, 4.4, ncols=2)
@@ -60,8 +64,8 @@ def law_of_t_explorer(parts: Mapping[str, Mapping]) -> Explorer:
         place=place,
         controls={
             "done": Choice(shares, shares[-1], "per cent of the updates"),
-            "loss": Choice(list(parts), next(iter(parts)), "what is learnt"),
-            "times": Choice(plans, plans[-1], "how they are chosen"),
+            "loss": Choice(list(parts), loss_first, "what is learnt"),
+            "times": Choice(plans, law_first, "how they are chosen"),
         },
         name="The law of t",
         description="Left, densities over the time t: black the law that the loss is written for, "

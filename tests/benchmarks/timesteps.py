@@ -5,7 +5,7 @@
 Flow matching (01), the same with the weights of the likelihood, MeanFlow (02) and SOM's actor on a
 known Q (06, 08), each by the plans of `som_lite.flow.regressions.PLANS`. "own" draws the times from
 the law that the loss is written for. Written to chapters/recorded/timesteps.json, which chapter 11
-shows, and as a table to timesteps.md beside this file:
+shows, part by part, and as a table to timesteps.md beside this file:
 
 * the variance of a row's gradient by t, during training with "own" (first target, seed 0);
 * the error after so many updates, over that of "own" with the same seed: geometric mean over
@@ -18,7 +18,6 @@ shows, and as a table to timesteps.md beside this file:
 import argparse
 import json
 import statistics
-import time
 from functools import partial
 from pathlib import Path
 
@@ -127,7 +126,7 @@ def measure(part: str, seeds: int, scale: float) -> dict:
 
 def table(record: dict) -> str:
     lines = [
-        f"`{record['command']}`, {record['seconds'] / 60:.0f} minutes of one busy core\n",
+        *(f"`{part['command']}`\n" for part in record["parts"].values()),
         "Errors over those of `own`, below 1 is better; in brackets 95 % intervals.\n",
         "| loss | times | 1/8 of the updates | all | time of an update | at equal time |",
         "|---|---|---|---|---|---|",
@@ -155,15 +154,14 @@ def main() -> None:
         (HERE / "timesteps.md").write_text(table(json.loads(args.out.read_text())), "utf-8")
         return
     torch.set_num_threads(1)
-    start = time.process_time()
-    record = {
-        "command": f"python -m {MODULE} --seeds {args.seeds} --scale {args.scale:g}",
-        "torch": torch.__version__,
-        "parts": {},
-    }
+    record = json.loads(args.out.read_text()) if args.out.exists() else {"parts": {}}
+    record["torch"] = torch.__version__
     for part in args.part:
-        record["parts"][part] = measure(part, args.seeds, args.scale)
-        record["seconds"] = round(time.process_time() - start)
+        measured = measure(part, args.seeds, args.scale)
+        measured["command"] = (
+            f'python -m {MODULE} --seeds {args.seeds} --scale {args.scale:g} --part "{part}"'
+        )
+        record["parts"][part] = measured
         args.out.write_text(json.dumps(record) + "\n", encoding="utf-8")
     text = table(record)
     if args.out == RECORD:
