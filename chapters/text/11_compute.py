@@ -13,12 +13,14 @@
 # %% [markdown]
 # # 11 · Spending compute well
 #
-# **What you will do.** You find out where the time of an update goes, and make it cheaper. You choose the times $t$ that an
-# update looks at: by a law, in slices, and by a sampler that learns while it trains. You write the two functions that this
-# chapter is about: a trial step that tells how much a time is worth, and a pass that carries a derivative along.
+# **What you will do.** You find out where the time of an update goes, and make it cheaper. You choose the times $t$
+# that an update looks at: by a law, in slices, and by a sampler that learns while it trains. You write the two
+# functions that this chapter is about: a trial step that tells how much a time is worth, and a pass that carries a
+# derivative along.
 #
-# **What you will learn.** When the choice of times matters, and when it cannot. Which law has the least variance. Why weights
-# have to stay, and what you learn without them. Which savings are real, and how to measure one on a busy machine.
+# **What you will learn.** When the choice of times matters, and when it cannot. Which law has the least variance. Why
+# weights have to stay, and what you learn without them. Which savings are real, and how to measure one on a busy
+# machine.
 #
 # **What you need.** Chapters 01, 02 and 06; for the profile, chapter 08. What is used from them is recalled.
 #
@@ -29,15 +31,15 @@
 # %% [markdown]
 # ## The idea in one picture
 #
-# Training costs time: so many updates, and so much for each. That leaves two ways to save. **Make an update cheaper**, and
-# get the same numbers sooner. Or **make an update better**: let its gradient say more about the loss.
+# Training costs time: so many updates, and so much for each. That leaves two ways to save. **Make an update cheaper**,
+# and get the same numbers sooner. Or **make an update better**: let its gradient say more about the loss.
 #
-# For the first we must know where the time goes. For the second, where the noise of the gradient comes from. One source is
-# ours to choose. Each row of a batch has a *time* $t$, between data ($t=0$) and noise ($t=1$). We draw it. We could draw it
-# otherwise.
+# For the first we must know where the time goes. For the second, where the noise of the gradient comes from. One source
+# is ours to choose. Each row of a batch has a *time* $t$, between data ($t=0$) and noise ($t=1$). We draw it. We could
+# draw it otherwise.
 #
-# The picture shows both, from measurements. They were made by the commands printed below, too long for a chapter; their results
-# lie in `chapters/recorded`, and this chapter reads them.
+# The picture shows both, from measurements. They were made by the commands printed below, too long for a chapter; their
+# results lie in `chapters/recorded`, and this chapter reads them.
 
 # %%
 import json
@@ -114,9 +116,10 @@ show(
 
 # %% [markdown]
 # **What you should see.** Left: the bill of one update of SOM, at HalfCheetah's sizes. Even if the critic, the longest
-# bar, cost nothing, 45 % of the bill would be left. Right: how long the gradient of a row is at each time, with the weight that its loss
-# gives to that time, over its mean. For *flow matching* that is nearly the same everywhere. For the *likelihood*, where the
-# same velocity is learnt with the weights of a bound on $\log p$, a few times near the data have nearly all of it.
+# bar, cost nothing, 45 % of the bill would be left. Right: how long the gradient of a row is at each time, with the
+# weight that its loss gives to that time, over its mean. For *flow matching* that is nearly the same everywhere. For
+# the *likelihood*, where the same velocity is learnt with the weights of a bound on $\log p$, a few times near the data
+# have nearly all of it.
 #
 # Keep this picture. Where the line is flat, no choice of times can help much. Where it is steep, much depends on it.
 
@@ -132,17 +135,18 @@ check("largest share", max(shares.values()), below=0.8)
 #
 # ### An objective is an integral over times
 #
-# Every loss of this book is a mean over times. A density $f(t)$ says how much each time counts; $\ell(t)$ is the squared error
-# there. Draw the times from *another* density $p(t)$, and give each row a **weight** $w$. Then the mean is the same:
+# Every loss of this book is a mean over times. A density $f(t)$ says how much each time counts; $\ell(t)$ is the
+# squared error there. Draw the times from *another* density $p(t)$, and give each row a **weight** $w$. Then the mean
+# is the same:
 #
 # $$L=\int_0^1f(t)\,\ell(t)\,dt=E_{t\sim p}\big[\,w\,\ell(t)\,\big],\qquad w=\frac{f(t)}{p(t)} .$$
 #
-# So $p$ is free, as long as it is positive wherever $f$ is. It changes how *noisy* the mean is, and nothing else. Without the
-# weights, $p$ itself takes the place of $f$: you minimise another loss.
+# So $p$ is free, as long as it is positive wherever $f$ is. It changes how *noisy* the mean is, and nothing else.
+# Without the weights, $p$ itself takes the place of $f$: you minimise another loss.
 #
-# Three densities $f$ occur here. Flow matching has the uniform one. MeanFlow sorts two uniform times into $r\le t$, where $r$ is
-# the lower end of the interval; the larger one has $f(t)=2t$, and SOM's actor inherited it. Third, the likelihood:
-# $f(t)\propto(1-t)/t$, cut off at $t=0.001$. We check the first formula, and the sentence about MeanFlow.
+# Three densities $f$ occur here. Flow matching has the uniform one. MeanFlow sorts two uniform times into $r\le t$,
+# where $r$ is the lower end of the interval; the larger one has $f(t)=2t$, and SOM's actor inherited it. Third, the
+# likelihood: $f(t)\propto(1-t)/t$, cut off at $t=0.001$. We check the first formula, and the sentence about MeanFlow.
 
 # %%
 curve = lambda t: torch.cos(2 * t[:, 0])  # noqa: E731  stands for the error at each time
@@ -164,13 +168,14 @@ check("MeanFlow's t: error of its mean, 2/3", abs(drawn.mean() - 2 / 3), below=0
 # %% [markdown]
 # ### The law of least variance
 #
-# Let $g$ be the gradient of one row's error in all weights of the network, and $G(t)=E\big[|g|^2\mid t\big]$ the mean of its
-# squared length at a time. The gradient of a batch is the mean of $w\,g$ over its rows. Its noise is ruled by the second moment
+# Let $g$ be the gradient of one row's error in all weights of the network, and $G(t)=E\big[|g|^2\mid t\big]$ the mean
+# of its squared length at a time. The gradient of a batch is the mean of $w\,g$ over its rows. Its noise is ruled by
+# the second moment
 #
 # $$M(p)=E_{t\sim p}\big[w^2\,|g|^2\big]=\int_0^1\frac{f(t)^2\,G(t)}{p(t)}\,dt .$$
 #
-# (Take off the squared length of the mean gradient, which does not depend on $p$, and divide by the number of rows: that is
-# the variance.) Which $p$ makes it least? The answer has one line, and exercise 5 asks you for the proof:
+# (Take off the squared length of the mean gradient, which does not depend on $p$, and divide by the number of rows:
+# that is the variance.) Which $p$ makes it least? The answer has one line, and exercise 5 asks you for the proof:
 #
 # $$p^*(t)\;\propto\;f(t)\,\sqrt{G(t)},\qquad M(p^*)=\Big(\int_0^1f(t)\,\sqrt{G(t)}\,dt\Big)^2 .$$
 #
@@ -195,18 +200,20 @@ check(
 )
 
 # %% [markdown]
-# A factor of five in length, and the best law saves 13 %. And whoever draws in proportion to $G$ itself has gained nothing at
-# all. Remember that when you read that some times have "ten times the variance".
+# A factor of five in length, and the best law saves 13 %. And whoever draws in proportion to $G$ itself has gained
+# nothing at all. Remember that when you read that some times have "ten times the variance".
 #
-# The second moment needs the gradient of each row, which is dear. But the loss knows something. In a squared error the gradient
-# of a row is the error times the slope of the network. If the slope is about the same at all times, then $G$ is in proportion
-# to the mean loss at that time, and **the best law goes with the root of the loss**. The common *loss-proportional* law forgets the root.
+# The second moment needs the gradient of each row, which is dear. But the loss knows something. In a squared error the
+# gradient of a row is the error times the slope of the network. If the slope is about the same at all times, then $G$
+# is in proportion to the mean loss at that time, and **the best law goes with the root of the loss**. The common
+# *loss-proportional* law forgets the root.
 #
 # ### Slices
 #
-# There is a saving that needs no law. A batch of $n$ independent times has gaps and clusters, by chance. Cut $[0,1]$ into $n$ slices of
-# equal mass and draw one time from each. The variance of a mean has two parts, within times and between times; slices leave the
-# first alone, and the second is gone. With $f=p$, and $V(t)$ for the variance of $g$ at a time,
+# There is a saving that needs no law. A batch of $n$ independent times has gaps and clusters, by chance. Cut $[0,1]$
+# into $n$ slices of equal mass and draw one time from each. The variance of a mean has two parts, within times and
+# between times; slices leave the first alone, and the second is gone. With $f=p$, and $V(t)$ for the variance of $g$ at
+# a time,
 #
 # $$\mathrm{Var}\Big[\frac1n\sum_ig_i\Big]\;\approx\;\frac1n\int_0^1f(t)\,V(t)\,dt .$$
 #
@@ -236,8 +243,8 @@ check("n times the variance, in slices: over 1", sliced, above=0.9, below=1.1)
 #
 # <details><summary>Answer</summary>
 #
-# There the mean gradients at different times differ little, compared with the gradients of rows at one and the same time: the
-# noise comes from the pairs of data and noise. What is not there cannot be taken away.
+# There the mean gradients at different times differ little, compared with the gradients of rows at one and the same
+# time: the noise comes from the pairs of data and noise. What is not there cannot be taken away.
 #
 # </details>
 
@@ -246,9 +253,9 @@ check("n times the variance, in slices: over 1", sliced, above=0.9, below=1.1)
 #
 # ### The gradient's length, time by time
 #
-# The observation behind the paper *Adaptive Non-uniform Timestep Sampling* (2411.09998) is that the variance of the gradient
-# differs strongly from time to time. Does it here? `row_gradients` has the gradient of each row, by `torch.func.vmap`. We train
-# two networks for a moment, one for each weighting, and look.
+# The observation behind the paper *Adaptive Non-uniform Timestep Sampling* (2411.09998) is that the variance of the
+# gradient differs strongly from time to time. Does it here? `row_gradients` has the gradient of each row, by
+# `torch.func.vmap`. We train two networks for a moment, one for each weighting, and look.
 
 
 # %%
@@ -278,9 +285,9 @@ check("flow matching: least share of noise", noise_share.min(), above=0.8)
 check("likelihood: greatest length over least", steep.max() / steep.min(), above=20)
 
 # %% [markdown]
-# So it depends on the loss. A velocity has about the same size at all times: the loss of flow matching is well made. The paper
-# judges an update by the bound on the likelihood; with *its* weights the observation holds here too. And nearly all of the
-# gradient is noise, at every time: it comes from the pairs.
+# So it depends on the loss. A velocity has about the same size at all times: the loss of flow matching is well made.
+# The paper judges an update by the bound on the likelihood; with *its* weights the observation holds here too. And
+# nearly all of the gradient is noise, at every time: it comes from the pairs.
 #
 # ### Laws in the package
 #
@@ -296,8 +303,9 @@ listing(
 )
 
 # %% [markdown]
-# A law that learns must not depend on a formula. `BinLaw` cuts a *base* law, the objective's own, into bins of equal mass, and
-# draws the bins by a score. A share of 20 % stays even. That bounds the weights: $w\le 1/0.2=5$, whatever the scores do.
+# A law that learns must not depend on a formula. `BinLaw` cuts a *base* law, the objective's own, into bins of equal
+# mass, and draws the bins by a score. A share of 20 % stays even. That bounds the weights: $w\le 1/0.2=5$, whatever the
+# scores do.
 
 # %%
 listing(
@@ -318,8 +326,8 @@ check(
 )
 
 # %% [markdown]
-# What should the score be? With the power ½ of the loss we have the rule from above, at no cost: the losses are there anyway.
-# The paper takes another one.
+# What should the score be? With the power ½ of the loss we have the rule from above, at no cost: the losses are there
+# anyway. The paper takes another one.
 
 # %% [markdown]
 # ### 1. A trial step · ●●○ · 25 min
@@ -329,10 +337,10 @@ check(
 #
 # $$\Delta_k^t=L(\theta_k)-L\big(\theta_{k+1}^{(t)}\big).$$
 #
-# That is an honest question. A time counts if it helps *all* others, however large its loss or its variance. Write it for bins.
-# `bin_loss(b)` is the loss of a few rows in bin `b`; `whole_loss()` is that of fixed rows at all times. Step every parameter by
-# its `size` times the slope of `bin_loss(b)` down, measure `whole_loss()`, and put the parameters back, exactly. Return the
-# decreases, of shape `(bins,)`.
+# That is an honest question. A time counts if it helps *all* others, however large its loss or its variance. Write it
+# for bins. `bin_loss(b)` is the loss of a few rows in bin `b`; `whole_loss()` is that of fixed rows at all times. Step
+# every parameter by its `size` times the slope of `bin_loss(b)` down, measure `whole_loss()`, and put the parameters
+# back, exactly. Return the decreases, of shape `(bins,)`.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -367,8 +375,8 @@ check(
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Keep clones of the parameters. `torch.autograd.grad(loss, parameters)` has the slopes. Whatever changes a parameter in place
-# stands under `torch.no_grad()`; `p.copy_(old)` puts one back.
+# Keep clones of the parameters. `torch.autograd.grad(loss, parameters)` has the slopes. Whatever changes a parameter in
+# place stands under `torch.no_grad()`; `p.copy_(old)` puts one back.
 #
 # </details>
 
@@ -396,24 +404,26 @@ check(
 # </details>
 
 # %% [markdown]
-# **What is the paper's, and what is ours.** The paper's is the quantity $\Delta_k^t$, the aim to draw the times with the largest
-# one, and to learn that while training. In the paper a network looks at $a_0$, the clean data point, and gives a Beta density of
-# $t$; it is trained by policy gradients, with $\Delta$ as the reward and an entropy bonus; $\Delta$ is measured for the updates
-# that are made anyway, on a few times that stand for the rest; and, in its published code, the rows have no weights. Ours are the bins, the trial step
-# that is undone, a measurement at all times, Adam's step sizes without its memory of direction, and the weights. With bins there is little to learn. You can read it in a minute, and it costs 16
-# small steps every 50 updates.
+# **What is the paper's, and what is ours.** The paper's is the quantity $\Delta_k^t$, the aim to draw the times with
+# the largest one, and to learn that while training. In the paper a network looks at $a_0$, the clean data point, and
+# gives a Beta density of $t$; it is trained by policy gradients, with $\Delta$ as the reward and an entropy bonus;
+# $\Delta$ is measured for the updates that are made anyway, on a few times that stand for the rest; and, in its
+# published code, the rows have no weights. Ours are the bins, the trial step that is undone, a measurement at all
+# times, Adam's step sizes without its memory of direction, and the weights. With bins there is little to learn. You can
+# read it in a minute, and it costs 16 small steps every 50 updates.
 #
 # ### The other lever: a derivative for nothing
 #
-# MeanFlow's target contains the rate of change of the average velocity $u(a,r,t)$ when the point moves at its velocity $v$ and the
-# time runs (chapter 02). The code had two calls of the network: one for $u$, and one inside `torch.func.jvp`, which computes $u$ again and
-# throws it away. By hand, value and rate go through the layers *together*, as a pair
-# $(z,\dot z)$:
+# MeanFlow's target contains the rate of change of the average velocity $u(a,r,t)$ when the point moves at its velocity
+# $v$ and the time runs (chapter 02). The code had two calls of the network: one for $u$, and one inside
+# `torch.func.jvp`, which computes $u$ again and throws it away. By hand, value and rate go through the layers
+# *together*, as a pair $(z,\dot z)$:
 #
 # $$(z,\dot z)\mapsto(Wz+b,\;W\dot z),\qquad
 # (z,\dot z)\mapsto\big(z\varsigma,\;\dot z\,\varsigma\,(1+z\,(1-\varsigma))\big),\quad\varsigma=\frac1{1+e^{-z}}.$$
 #
-# The left is a linear layer, the right is SiLU. You wrote that in exercise 5 of chapter 02; the check holds it against central differences.
+# The left is a linear layer, the right is SiLU. You wrote that in exercise 5 of chapter 02; the check holds it against
+# central differences.
 
 # %%
 z = torch.linspace(-4, 4, 9, dtype=torch.float64)
@@ -425,9 +435,10 @@ check("slope of SiLU, error", (s * (1 + z * (1 - s)) - slope).abs().max(), below
 # %% [markdown]
 # ### 2. One pass for two · ●●○ · 30 min
 #
-# Write `value_and_rate`: the value $u$ of an `AverageVelocityNet`, which carries gradient, and its rate along $(v,0,1)$, which
-# carries none, from **one** pass. The network joins `a`, `net.time(t)` and `net.time(t - r)` and sends them through `net.mlp`.
-# `time_rate(net.time, t)` is the derivative of the embedding in $t$. The check counts how often a layer is called.
+# Write `value_and_rate`: the value $u$ of an `AverageVelocityNet`, which carries gradient, and its rate along
+# $(v,0,1)$, which carries none, from **one** pass. The network joins `a`, `net.time(t)` and `net.time(t - r)` and sends
+# them through `net.mlp`. `time_rate(net.time, t)` is the derivative of the embedding in $t$. The check counts how often
+# a layer is called.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -493,9 +504,9 @@ check(
 # </details>
 
 # %% [markdown]
-# With it the loss of MeanFlow is one pass (`dual_meanflow_loss`). What is it worth? Here is how such a thing is measured. The two
-# take *turns*, so that a change of the machine's pace meets both. We count the processor's time and not that of the clock
-# on the wall, for others may be using the machine. And we take the median of the *ratios*.
+# With it the loss of MeanFlow is one pass (`dual_meanflow_loss`). What is it worth? Here is how such a thing is
+# measured. The two take *turns*, so that a change of the machine's pace meets both. We count the processor's time and
+# not that of the clock on the wall, for others may be using the machine. And we take the median of the *ratios*.
 
 # %%
 with torch.no_grad():
@@ -535,20 +546,22 @@ for way in small["time"]:
 print("\n".join(lines))
 
 # %% [markdown]
-# The recorded table: times over that of one forward pass, for two hidden layers of 64 (128 rows) and of 256 (256 rows), and the
-# relative error against double precision. The value by hand is that of the network bit for bit; the rate differs from the library's in the
-# last digit or two, since the two multiply in another order. `torch.func.jvp` is general, and a small network pays for it. Finite
-# differences are as cheap as the dual pass and thousands of times less exact. *Reverse twice* is a trick to remember, for a library without a JVP: the
-# gradient of a vector-Jacobian product in its vector.
+# The recorded table: times over that of one forward pass, for two hidden layers of 64 (128 rows) and of 256 (256 rows),
+# and the relative error against double precision. The value by hand is that of the network bit for bit; the rate
+# differs from the library's in the last digit or two, since the two multiply in another order. `torch.func.jvp` is
+# general, and a small network pays for it. Finite differences are as cheap as the dual pass and thousands of times less
+# exact. *Reverse twice* is a trick to remember, for a library without a JVP: the gradient of a vector-Jacobian product
+# in its vector.
 
 # %% [markdown]
 # ## Checks
 #
 # ### Does the choice of times pay?
 #
-# Four losses, each on three targets with five seeds: flow matching, the likelihood's weights, MeanFlow, and SOM's actor on a known
-# critic $Q$ with the temperature $\alpha=0.15$. *Own* draws from the density $f$ of the loss. The others are compared with it: same target,
-# same seed, error over error, and the mean over the fifteen pairs with its 95 % interval.
+# Four losses, each on three targets with five seeds: flow matching, the likelihood's weights, MeanFlow, and SOM's actor
+# on a known critic $Q$ with the temperature $\alpha=0.15$. *Own* draws from the density $f$ of the loss. The others are
+# compared with it: same target, same seed, error over error, and the mean over the fifteen pairs with its 95 %
+# interval.
 
 
 # %%
@@ -594,11 +607,11 @@ show(
 )
 
 # %% [markdown]
-# *Time* is the processor's time of an update over own's. *At equal time* compares own after three quarters of its updates with the
-# other after as many as it makes in that time.
+# *Time* is the processor's time of an update over own's. *At equal time* compares own after three quarters of its
+# updates with the other after as many as it makes in that time.
 #
-# Before you read the errors, look at the variances. What can be won is known: $M(p)/M(p^*)$, from the recorded gradients at the
-# end of the trainings.
+# Before you read the errors, look at the variances. What can be won is known: $M(p)/M(p^*)$, from the recorded
+# gradients at the end of the trainings.
 
 # %%
 laws = ("own", "uniform", "loss", "root loss", "decrease")
@@ -616,22 +629,24 @@ far_off = relative_variance(parts["likelihood"], "uniform", -1)
 check("likelihood, uniform times: M over the least", far_off, above=15)
 
 # %% [markdown]
-# Three of the four losses had, without knowing it, a law within a few per cent of the best one. **There was nothing to win.** SOM's
-# actor is a quarter above; the root of the loss finds most of that, and the loss itself as well. And the law by decrease has *more*
-# variance than own: it answers another question, as we saw.
+# Three of the four losses had, without knowing it, a law within a few per cent of the best one. **There was nothing to
+# win.** SOM's actor is a quarter above; the root of the loss finds most of that, and the loss itself as well. And the
+# law by decrease has *more* variance than own: it answers another question, as we saw.
 #
 # Now the errors.
 #
-# * **Flow matching.** No law beats its own. Slices may gain a per cent or two. Laws that learn cost a third more time, so at equal time they
-#   are behind.
-# * **Likelihood.** Uniform times with weights, which is how one would naively train, have 28 times the least variance and
-#   are behind from the start. Drawing from $f$ instead of multiplying by it costs nothing. After that the learnt laws have nothing to add.
+# * **Flow matching.** No law beats its own. Slices may gain a per cent or two. Laws that learn cost a third more time,
+#   so at equal time they are behind.
+# * **Likelihood.** Uniform times with weights, which is how one would naively train, have 28 times the least variance
+#   and are behind from the start. Drawing from $f$ instead of multiplying by it costs nothing. After that the learnt
+#   laws have nothing to add.
 # * **MeanFlow.** MEANFLOW
 # * **SOM's actor.** Less variance, and no less error: the noise of the estimated velocities is not what limits it here.
 #
-# This does not contradict the paper. It trained large networks on images, against uniform times, and its gains are against those. Our small nets on the plane
-# cannot say what happens there. What you can carry over is the *measurement*: $M$ of your law over the least one. It takes a minute, and tells
-# you whether a sampler of times is worth the trouble.
+# This does not contradict the paper. It trained large networks on images, against uniform times, and its gains are
+# against those. Our small nets on the plane cannot say what happens there. What you can carry over is the
+# *measurement*: $M$ of your law over the least one. It takes a minute, and tells you whether a sampler of times is
+# worth the trouble.
 
 # %%
 for loss in ("flow matching", "MeanFlow", "SOM's actor"):
@@ -655,8 +670,9 @@ check("after 10 of 80 updates: error with uniform times over own's", worse, abov
 # %% [markdown]
 # ### Proposals or rows, at equal cost
 #
-# SOM's actor asks $Q$ at $K$ proposals for each of $B$ rows of a batch: $KB$ values. Few proposals make each velocity noisy, and wrong on average, as a
-# quotient of two estimates is. Few rows make the mean over rows noisy. What is best, for 1024 values? We hold the gradient against one from half a million values.
+# SOM's actor asks $Q$ at $K$ proposals for each of $B$ rows of a batch: $KB$ values. Few proposals make each velocity
+# noisy, and wrong on average, as a quotient of two estimates is. Few rows make the mean over rows noisy. What is best,
+# for 1024 values? We hold the gradient against one from half a million values.
 
 # %%
 alpha = 0.15
@@ -688,8 +704,8 @@ check("K = 2 over K = 16", off[2] / off[16], above=1.0)
 check("K = 256 over K = 16", off[256] / off[16], above=1.5)
 
 # %% [markdown]
-# Very many proposals for few rows is the worst way to spend. Between 4 and 16 the loss of either side is small. And $K$ is cheaper than $B$, since a
-# row also costs a pass of the actor forward and backward. SOM's 16 is a fair middle.
+# Very many proposals for few rows is the worst way to spend. Between 4 and 16 the loss of either side is small. And $K$
+# is cheaper than $B$, since a row also costs a pass of the actor forward and backward. SOM's 16 is a fair middle.
 #
 # ### The rest of the bill
 
@@ -707,20 +723,22 @@ lines += [f"{'... on so many cores, with this load':42}{two['cores']:>4} {two['l
 print("\n".join(lines))
 
 # %% [markdown]
-# **Activation.** ReLU is the cheapest; Mish costs half as much again as SiLU. Here ReLU has the smallest error too: it learns a
-# velocity fast. But its slope jumps, and MeanFlow's target is made of slopes. Choose by your loss.
+# **Activation.** ReLU is the cheapest; Mish costs half as much again as SiLU. Here ReLU has the smallest error too: it
+# learns a velocity fast. But its slope jumps, and MeanFlow's target is made of slopes. Choose by your loss.
 #
-# **One call.** Thirty-two candidate actions, one after the other, take seventeen times as long as in one call. Where you see a loop around a
-# network, you have found time.
+# **One call.** Thirty-two candidate actions, one after the other, take seventeen times as long as in one call. Where
+# you see a loop around a network, you have found time.
 #
-# **Precision.** If the processor multiplies bfloat16 natively, as the recording one did, a large product takes half of the time, with an error of
-# three in a thousand. If it does not, every product is emulated, and you can only lose. Ask before, as the cell below does.
+# **Precision.** If the processor multiplies bfloat16 natively, as the recording one did, a large product takes half of
+# the time, with an error of three in a thousand. If it does not, every product is emulated, and you can only lose. Ask
+# before, as the cell below does.
 #
-# **Threads.** One process with two threads took 26 times as long as with one, by the clock on the wall, on two cores that had other work. To use two cores,
-# run two seeds in two processes.
+# **Threads.** One process with two threads took 26 times as long as with one, by the clock on the wall, on two cores
+# that had other work. To use two cores, run two seeds in two processes.
 #
-# **GPU.** Captured graphs (`torch.cuda.CUDAGraph`) and `torch.compile` remove the cost of launching many small operations, of which an update here has hundreds. They were
-# **not measured** for this book, which had no GPU at hand, and no number is given.
+# **GPU.** Captured graphs (`torch.cuda.CUDAGraph`) and `torch.compile` remove the cost of launching many small
+# operations, of which an update here has hundreds. They were **not measured** for this book, which had no GPU at hand,
+# and no number is given.
 
 # %%
 tiny = torch.tensor(1.0, dtype=torch.bfloat16) + torch.tensor(0.003, dtype=torch.bfloat16)
@@ -732,15 +750,18 @@ measured(
 )
 
 # %% [markdown]
-# A number in bfloat16 has eight binary digits: $1+0.003=1$. A step of Adam is often smaller than that, compared with its weight, and would be lost. So weights
-# and Adam's state stay in 32 bits; what may be short are the products of a forward pass.
+# A number in bfloat16 has eight binary digits: $1+0.003=1$. A step of Adam is often smaller than that, compared with
+# its weight, and would be lost. So weights and Adam's state stay in 32 bits; what may be short are the products of a
+# forward pass.
 #
-# **Stop and think.** A colleague reports that two threads made training slower, on a machine with two cores. What may have happened?
+# **Stop and think.** A colleague reports that two threads made training slower, on a machine with two cores. What may
+# have happened?
 #
 # <details><summary>Answer</summary>
 #
-# Every operation now ends with both threads waiting for each other. Small products have too little work to pay for that. And if something else runs
-# on one of the cores, each operation waits until that core is free again. Two *processes*, of one thread each, wait for nothing.
+# Every operation now ends with both threads waiting for each other. Small products have too little work to pay for
+# that. And if something else runs on one of the cores, each operation waits until that core is free again. Two
+# *processes*, of one thread each, wait for nothing.
 #
 # </details>
 
@@ -753,19 +774,21 @@ measured(
 law_of_t_explorer(parts, start=("likelihood", "uniform"))
 
 # %% [markdown]
-# **What you should see.** It begins with the likelihood, learnt at uniform times with weights. Left, the black law and the purple best one lie on top of each
-# other and shoot up towards the data, $t=0$; the orange one is flat, with 28 times the least variance. Right, its triangles are above 1 from
-# the first look. Choose *own*, and the orange line joins the black one. Now choose *SOM's actor* and *root loss*: the orange line moves from
-# black to purple while `done` grows, and the triangles stay at 1. With *decrease* the orange law has steps: it is learnt from few looks.
+# **What you should see.** It begins with the likelihood, learnt at uniform times with weights. Left, the black law and
+# the purple best one lie on top of each other and shoot up towards the data, $t=0$; the orange one is flat, with 28
+# times the least variance. Right, its triangles are above 1 from the first look. Choose *own*, and the orange line
+# joins the black one. Now choose *SOM's actor* and *root loss*: the orange line moves from black to purple while `done`
+# grows, and the triangles stay at 1. With *decrease* the orange law has steps: it is learnt from few looks.
 
 # %% [markdown]
 # ## What can go wrong
 #
 # ### Weights without a floor
 #
-# The logit-normal law, the sigmoid of a normal, is common for images, *without* weights. Add them for a uniform objective, and the weight of a time near the
-# ends is enormous: the density falls faster than any power of $t$. The second moment $\int1/p\,dt$ is infinite. In a sample that
-# shows as a sum ruled by its largest term. A share of the objective's own law mends it, as in `BinLaw`.
+# The logit-normal law, the sigmoid of a normal, is common for images, *without* weights. Add them for a uniform
+# objective, and the weight of a time near the ends is enormous: the density falls faster than any power of $t$. The
+# second moment $\int1/p\,dt$ is infinite. In a sample that shows as a sum ruled by its largest term. A share of the
+# objective's own law mends it, as in `BinLaw`.
 
 # %%
 bell = LogitNormal(0.0)
@@ -782,20 +805,21 @@ check("with a share of 20 %: the largest weight", (1 / mixed_density).max(), bel
 # %% [markdown]
 # ### The weights left out
 #
-# Then the law *is* the objective. For the likelihood, logit-normal times hardly ever see the data's end, and the error there stays.
+# Then the law *is* the objective. For the likelihood, logit-normal times hardly ever see the data's end, and the error
+# there stays.
 
 # %%
 late = interval(error_ratios(parts["likelihood"], "logit-normal"))[1][-1]
 check("likelihood, logit-normal without weights: error over own's, lower end", late, above=1.2)
 
 # %% [markdown]
-# It can also be what you want: no law of nature says that the objective's own density is the best one for *samples*. But then compare objectives, and
-# do not call it variance.
+# It can also be what you want: no law of nature says that the objective's own density is the best one for *samples*.
+# But then compare objectives, and do not call it variance.
 #
 # ### A score that follows the noise
 #
-# A loss-proportional law looks where the loss is large. Where the loss is large because the *target* is noise, it looks in vain: no look will lower it. Take two bins. In the first the target is
-# pure chance, in the second a line to learn.
+# A loss-proportional law looks where the loss is large. Where the loss is large because the *target* is noise, it looks
+# in vain: no look will lower it. Take two bins. In the first the target is pure chance, in the second a line to learn.
 
 # %%
 torch.manual_seed(2)
@@ -824,23 +848,25 @@ check(
 )
 
 # %% [markdown]
-# Here lies the strength of the paper's question: it asks what an update *does*. With weights kept, though, the aim is least variance, and there a noisy
-# time does deserve more looks. The two answers differ because the two questions do.
+# Here lies the strength of the paper's question: it asks what an update *does*. With weights kept, though, the aim is
+# least variance, and there a noisy time does deserve more looks. The two answers differ because the two questions do.
 #
-# **Stop and think.** With the weights kept, which score would you give `BinLaw`: the root of the loss, or $\Delta$? And without?
+# **Stop and think.** With the weights kept, which score would you give `BinLaw`: the root of the loss, or $\Delta$? And
+# without?
 #
 # <details><summary>Answer</summary>
 #
-# With weights the expected gradient is the same for every law, and only variance is left to win: the root of the loss, as an estimate of $\sqrt G$. Without
-# weights the law decides where the network learns: then $\Delta$ is a reasonable judge of what is worth learning now, which is how the paper uses it.
+# With weights the expected gradient is the same for every law, and only variance is left to win: the root of the loss,
+# as an estimate of $\sqrt G$. Without weights the law decides where the network learns: then $\Delta$ is a reasonable
+# judge of what is worth learning now, which is how the paper uses it.
 #
 # </details>
 
 # %% [markdown]
 # ## Exercises
 #
-# Exercises 1 and 2 stand in the code section. Each stub raises `NotImplementedError`; ✓ lines say that you are done. This first
-# draft of the loss of SOM's actor is for exercise 4.
+# Exercises 1 and 2 stand in the code section. Each stub raises `NotImplementedError`; ✓ lines say that you are done.
+# This first draft of the loss of SOM's actor is for exercise 4.
 
 
 # %%
@@ -875,8 +901,9 @@ def step_of(loss):
 # %% [markdown]
 # ### 3. Slices for pairs · ●○○ · 15 min
 #
-# MeanFlow needs pairs $r\le t$. Write `spread_pairs(n, generator)`: columns `r` and `t` of shape `(n, 1)`, distributed as two
-# sorted uniform times, but with $t$ in slices: exactly one $t$ in each of $n$ slices of equal mass. Given $t$, the lower time is uniform on $[0,t]$.
+# MeanFlow needs pairs $r\le t$. Write `spread_pairs(n, generator)`: columns `r` and `t` of shape `(n, 1)`, distributed
+# as two sorted uniform times, but with $t$ in slices: exactly one $t$ in each of $n$ slices of equal mass. Given $t$,
+# the lower time is uniform on $[0,t]$.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -919,9 +946,9 @@ check("exercise 3: spread of the mean t of 16 pairs", again.std(), above=1e-4, b
 # %% [markdown]
 # ### 4. Twice as fast · ●●○ · 30 min
 #
-# `draft_loss`, above, is right and slow. It walks through the proposals `a0` `(B, K, d)` of the states
-# `obs` `(B, o)` one by one. Write `fast_loss` with the same arguments and the same gradient of the actor. The critic's networks
-# may be called once each, the critic gets no gradient, and the update shall take less than half of the time.
+# `draft_loss`, above, is right and slow. It walks through the proposals `a0` `(B, K, d)` of the states `obs` `(B, o)`
+# one by one. Write `fast_loss` with the same arguments and the same gradient of the actor. The critic's networks may be
+# called once each, the critic gets no gradient, and the update shall take less than half of the time.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -954,14 +981,16 @@ check("exercise 4: time over the draft's", saved["fast"], below=0.5)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `critic.min(obs[:, None], a0)` values all proposals of all states, `(B, K)`, in one call of each network. Which lines need a gradient?
+# `critic.min(obs[:, None], a0)` values all proposals of all states, `(B, K)`, in one call of each network. Which lines
+# need a gradient?
 #
 # </details>
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The draft made the graph of sixteen passes through two critics, and went back through all of them for gradients that nobody uses.
+# The draft made the graph of sixteen passes through two critics, and went back through all of them for gradients that
+# nobody uses.
 #
 # ```python
 # def fast_loss(actor, critic, obs, a_t, t, a0, alpha):
@@ -976,10 +1005,10 @@ check("exercise 4: time over the draft's", saved["fast"], below=0.5)
 # %% [markdown]
 # ### 5. The best law, with a proof · ●●● · 45 min
 #
-# Show that $\int f^2G/p\,dt\ge(\int f\sqrt G\,dt)^2$ for every density $p$, and for which $p$ there is equality. Then let every
-# row have a *price* $c(t)$, as a call of a solver has, and the batch a budget: so many rows as it pays for. Derive the law that
-# makes the variance least *at equal cost*. Write `best_masses(f, second, price)` for the masses `(n,)` of `n` equal bins, from $f$, $G$ and
-# $c$ in the bins.
+# Show that $\int f^2G/p\,dt\ge(\int f\sqrt G\,dt)^2$ for every density $p$, and for which $p$ there is equality. Then
+# let every row have a *price* $c(t)$, as a call of a solver has, and the batch a budget: so many rows as it pays for.
+# Derive the law that makes the variance least *at equal cost*. Write `best_masses(f, second, price)` for the masses
+# `(n,)` of `n` equal bins, from $f$, $G$ and $c$ in the bins.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1014,17 +1043,19 @@ for _ in range(20):  # no law nearby is better
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Cauchy–Schwarz: $(\int xy)^2\le\int x^2\int y^2$, with equality if $x$ and $y$ are proportional. Which $x$, $y$ have the product $f\sqrt G$? With prices, a budget $b$ pays for
-# $n=b/\int pc$ rows, and the variance is $M(p)/n$.
+# Cauchy–Schwarz: $(\int xy)^2\le\int x^2\int y^2$, with equality if $x$ and $y$ are proportional. Which $x$, $y$ have
+# the product $f\sqrt G$? With prices, a budget $b$ pays for $n=b/\int pc$ rows, and the variance is $M(p)/n$.
 #
 # </details>
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# Take $x=f\sqrt{G/p}$ and $y=\sqrt p$. Their product is $f\sqrt G$, and $\int y^2=1$. So $(\int f\sqrt G)^2\le\int f^2G/p$, with equality if $f\sqrt{G/p}\propto\sqrt p$, that is,
-# $p\propto f\sqrt G$. With prices the variance at a budget $b$ is $\frac1b\int f^2G/p\cdot\int pc$. Take $x=f\sqrt{G/p}$ and $y=\sqrt{pc}$: the product of the integrals is at
-# least $(\int f\sqrt{Gc})^2$, with equality if $f\sqrt{G/p}\propto\sqrt{pc}$, that is, $p\propto f\sqrt{G/c}$. A time that costs four times as much is drawn half as often.
+# Take $x=f\sqrt{G/p}$ and $y=\sqrt p$. Their product is $f\sqrt G$, and $\int y^2=1$. So $(\int f\sqrt G)^2\le\int
+# f^2G/p$, with equality if $f\sqrt{G/p}\propto\sqrt p$, that is, $p\propto f\sqrt G$. With prices the variance at a
+# budget $b$ is $\frac1b\int f^2G/p\cdot\int pc$. Take $x=f\sqrt{G/p}$ and $y=\sqrt{pc}$: the product of the integrals
+# is at least $(\int f\sqrt{Gc})^2$, with equality if $f\sqrt{G/p}\propto\sqrt{pc}$, that is, $p\propto f\sqrt{G/c}$. A
+# time that costs four times as much is drawn half as often.
 #
 # ```python
 # def best_masses(f, second, price):
@@ -1040,21 +1071,24 @@ for _ in range(20):  # no law nearby is better
 # * Measure before you save. If SOM's critic cost nothing, 45 % of its update would still be there.
 # * With the weights $f/p$ every law of $t$ has the same objective; $p$ decides about the noise alone. Least noise is at
 #   $p^*\propto f\sqrt G$, and $M(f)/M(p^*)$ is all that can be won.
-# * Where the weighted gradient is about as long at all times, no law helps: so it is for velocities, MeanFlow and SOM's actor.
-#   Where it is steep, draw from the objective's density instead of multiplying by it.
+# * Where the weighted gradient is about as long at all times, no law helps: so it is for velocities, MeanFlow and SOM's
+#   actor. Where it is steep, draw from the objective's density instead of multiplying by it.
 # * Slices cost nothing. A law without weights is another objective.
-# * The adaptive sampler's question, *what does an update at this time do for all others?*, needs no more than a trial step.
+# * The adaptive sampler's question, *what does an update at this time do for all others?*, needs no more than a trial
+#   step.
 # * A value and its rate fit in one pass, and MeanFlow's update takes half of the time or less.
 # * Compare in turns, by the processor's time, with medians of ratios.
 
 # %% [markdown]
 # ## References
 #
-# * Kim and others: Adaptive Non-uniform Timestep Sampling, [2411.09998](https://arxiv.org/abs/2411.09998). The decrease of the
-#   objective as a measure of what a time is worth.
-# * Nichol, Dhariwal: Improved denoising diffusion models, [2102.09672](https://arxiv.org/abs/2102.09672). Times drawn by the root of the mean squared loss, with weights.
+# * Kim and others: Adaptive Non-uniform Timestep Sampling, [2411.09998](https://arxiv.org/abs/2411.09998). The decrease
+#   of the objective as a measure of what a time is worth.
+# * Nichol, Dhariwal: Improved denoising diffusion models, [2102.09672](https://arxiv.org/abs/2102.09672). Times drawn
+#   by the root of the mean squared loss, with weights.
 # * Esser and others: Rectified flow transformers, [2403.03206](https://arxiv.org/abs/2403.03206). The logit-normal law.
-# * Song and others: Maximum likelihood training of score-based models, [2101.09258](https://arxiv.org/abs/2101.09258). The likelihood's weights.
+# * Song and others: Maximum likelihood training of score-based models, [2101.09258](https://arxiv.org/abs/2101.09258).
+#   The likelihood's weights.
 # * Geng and others: MeanFlow, [2505.13447](https://arxiv.org/abs/2505.13447).
 # * Kim and others: SOM, [2605.23365](https://arxiv.org/abs/2605.23365).
 #

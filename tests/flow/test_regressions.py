@@ -88,7 +88,7 @@ def test_every_plan_learns_and_repeats_itself(name):
 
 @pytest.mark.parametrize("task", [meanflow(DATA), from_q(ring)], ids=["meanflow", "from_q"])
 def test_one_step_maps_are_learnt(task):
-    _, looks = fit(task, Plan(), 100, looks=[2, 100])
+    _, looks = fit(task, Plan(), 300, looks=[2, 300])
     assert looks[1].error < 0.9 * looks[0].error
 
 
