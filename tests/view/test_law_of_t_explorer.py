@@ -96,8 +96,9 @@ def test_a_law_that_a_loss_was_not_tried_with_shows_its_own():
         target: plans | {"uniform": [[1.0, 0.5], [2.0, 1.0]]}
         for target, plans in PARTS["steep"]["error"].items()
     }
-    explorer = law_of_t_explorer({"steep": uniform, "flat": PARTS["flat"]})
-    explorer.set(loss="flat", times="uniform")
+    both = {"steep": uniform, "flat": PARTS["flat"]}
+    explorer = law_of_t_explorer(both, start=("flat", "uniform"))
+    assert explorer.values["loss"] == "flat"
     assert titles(explorer)[0].startswith("own")
 
 
