@@ -635,17 +635,18 @@ check("likelihood, uniform times: M over the least", far_off, above=15)
 #
 # Now the errors.
 #
-# * **Flow matching.** No law beats its own. Slices may gain a per cent or two. Laws that learn cost a third more time,
-#   so at equal time they are behind.
+# * **Flow matching.** No law beats its own, but for slices, by a per cent or two. The law by decrease is behind. Laws that
+#   learn cost a third more time, so at equal time they all are.
 # * **Likelihood.** Uniform times with weights, which is how one would naively train, have 28 times the least variance
 #   and are behind from the start. Drawing from $f$ instead of multiplying by it costs nothing. After that the learnt
 #   laws have nothing to add.
 # * **MeanFlow.** MEANFLOW
-# * **SOM's actor.** Less variance, and no less error: the noise of the estimated velocities is not what limits it here.
+# * **SOM's actor.** Less variance, and no less error: the noise of the gradient is not what limits it here. Logit-normal
+#   times *without* weights end 11 % ahead: not by less variance, but by another objective, with less weight at the ends of
+#   the path. That is a hint worth following, on a robot.
 #
-# This does not contradict the paper. It trained large networks on images, against uniform times, and its gains are
-# against those. Our small nets on the plane cannot say what happens there. What you can carry over is the
-# *measurement*: $M$ of your law over the least one. It takes a minute, and tells you whether a sampler of times is
+# This does not contradict the paper. It trained large networks on images, and our small ones on the plane, in the first
+# hundreds of updates, cannot say what happens there. What you can carry over is the *measurement*: $M$ of your law over the least one. It takes a minute, and tells you whether a sampler of times is
 # worth the trouble.
 
 # %%
@@ -655,6 +656,8 @@ for loss in ("flow matching", "MeanFlow", "SOM's actor"):
         check(f"{loss}, {law}: error over own's", late, above=0.85, below=1.15)
 uniform_early = interval(error_ratios(parts["likelihood"], "uniform"))[1][1]
 check("likelihood, uniform times: error over own's after 1/8, lower end", uniform_early, above=1.05)
+ahead = interval(error_ratios(parts["SOM's actor"], "logit-normal"))[2][-1]
+check("SOM's actor, logit-normal without weights: error over own's, upper end", ahead, below=1)
 
 # %% [markdown]
 # That can be tried here, in a second: the beginning of a training with the likelihood's weights.
@@ -665,7 +668,7 @@ for name, errors in early.items():
     for seed in (0, 1):
         errors.append(fit(bound, PLANS[name], 80, seed, looks=[10])[1][0].error)
 worse = np.mean(early["uniform"]) / np.mean(early["own"])
-check("after 10 of 80 updates: error with uniform times over own's", worse, above=1.05)
+check("after 10 of 80 updates: error with uniform times over own's", worse, above=1.03)
 
 # %% [markdown]
 # ### Proposals or rows, at equal cost
@@ -700,12 +703,13 @@ measured(
     "relative error of the gradient from 1024 values of Q, by K",
     "\n".join(f"K = {K:3}, B = {1024 // K:3}: {error:.2f}" for K, error in off.items()),
 )
-check("K = 2 over K = 16", off[2] / off[16], above=1.0)
+check("K = 2 over K = 16", off[2] / off[16], above=1.2)
 check("K = 256 over K = 16", off[256] / off[16], above=1.5)
 
 # %% [markdown]
-# Very many proposals for few rows is the worst way to spend. Between 4 and 16 the loss of either side is small. And $K$
-# is cheaper than $B$, since a row also costs a pass of the actor forward and backward. SOM's 16 is a fair middle.
+# Both ends are a bad way to spend. Of these, 16 proposals for 64 rows is the best, and 16 is SOM's number. A row also
+# costs a pass of the actor forward and backward, so in time, not in values, the balance moves a little towards more
+# proposals.
 #
 # ### The rest of the bill
 
