@@ -1,4 +1,4 @@
-"""Does it pay to choose the times t of an update?  Three losses, seven laws, three targets.
+"""Does it pay to choose the times t of an update?  Four losses, seven laws, three targets.
 
     python -m tests.benchmarks.timesteps [--seeds 5] [--scale 1.0] [--part NAME ...] [--table]
 

@@ -38,7 +38,7 @@ class SOMConfig(ActorConfig):
     octaves: int = 1  # frequencies in the actor's time embedding; few keep d_t u small
     K: int = 16  # Monte-Carlo proposals per row
     own: float = 0.5  # share of them that are blurred actions of the policy
-    climb: int = 0  # steps along grad Q of where proposals are drawn: 1 helps in 6 dimensions
+    climb: int = 0  # steps along grad Q of the places that proposals are drawn around
     alpha: float = 0.03  # temperature: the actor aims at exp(Q / alpha)
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
     teacher: str = "lines"  # of u over an interval: flow lines, or MeanFlow's identity
