@@ -273,8 +273,11 @@ for kind in ("som", "sac"):
 stupid = {task: max(floor[task], still[task]) for task in ROBOTS}
 gains = [value / stupid[task] for (task, _), value in halves.items() if stupid[task] > 50]
 check("second half over the best stupid answer, where that is positive: least", min(gains), above=2)
-ratio = halves["HalfCheetah-v5", "sac"] / halves["HalfCheetah-v5", "som"]
-check("HalfCheetah, second half: SAC over SOM", ratio, above=1.2)
+for task, least in (("HalfCheetah-v5", 1.2), ("Hopper-v5", 4)):
+    ratio = halves[task, "sac"] / halves[task, "som"]
+    check(f"{task}, second half: SAC over SOM", ratio, above=least)
+for task in ("Walker2d-v5", "Ant-v5", "Humanoid-v5"):
+    check(f"{task}: SOM over SAC", halves[task, "som"] / halves[task, "sac"], above=1.2)
 
 # %% tags=["hide-input"]
 fig, axes = figure(10.2, 6.2, ncols=3, nrows=2)
@@ -300,8 +303,8 @@ show(
 
 # %% [markdown]
 # **What you should see.** All five robots beat random actions, and stillness where it pays, by far. By the score Ant comes furthest
-# with SOM, and Hopper least. On Walker2d SOM ends above SAC. **On HalfCheetah SAC ends far
-# above SOM.** On the other three SAC was not run. It is one seed each, so these are examples, and no sentence of the kind "A beats B" can
+# with SOM, and Hopper least. SOM ends above SAC on Walker2d, Ant and Humanoid. **On HalfCheetah and Hopper SAC ends far above
+# SOM**, on Hopper four times as high. It is one seed each, so these are examples, and no sentence of the kind "A beats B" can
 # be made of them; and the search was not equal: SOM's settings come from some trials, SAC's from none. What can be said is that
 # a policy of one call learns to walk from a critic alone, and that it does not always learn as well as a Gaussian.
 #
@@ -311,7 +314,8 @@ show(
 #
 # If one action is best in each state, a single bump loses nothing, and its mean can follow the gradient of the critic $Q$. SOM
 # compares sixteen proposals instead, of which about two count (`ess`): a coarser signal in six dimensions. To know, one would have to change
-# one thing at a time, with seeds.
+# one thing at a time, with seeds. Trials of that kind, among them proposals that climb the gradient, are in
+# `tests/benchmarks/som_settings.md`. None of them explains Hopper, where TD3 got stuck in the same place (one trial).
 #
 # </details>
 
@@ -375,8 +379,9 @@ show(
 
 # %% [markdown]
 # **What you should see.** Three answers on three robots. On Walker2d the normalised critics lie far above all plain seeds, for both
-# agents. On HalfCheetah SOM gains nothing over the whole, only an earlier start, while SAC gains much. On Hopper SOM's run lies below
-# all three plain seeds. Beside the critic the new runs changed the actor's teacher and step sizes, so this is a comparison of packages,
+# agents. On HalfCheetah SOM gains nothing over the whole, only an earlier start, while SAC gains much. On Hopper SAC's run is about four times
+# as high as its best plain seed, and SOM's *below* all of its own: with plain critics SOM was the better one there. Why normalisation
+# helps one policy and hurts the other is open. Beside the critic the new runs changed SOM's teacher and the step sizes, so this is a comparison of packages,
 # with one seed on one side. The lesson of chapter 07 stands where it was measured; here it is not a law.
 
 # %% [markdown]

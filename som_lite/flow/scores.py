@@ -24,8 +24,6 @@ from torch import Tensor
 from som_lite.flow.densities import log_normal_mass
 from som_lite.flow.paths import Path, Points, Time
 
-WIDEST = 0.3  # of a step uphill from a noised point: further out, the slope there says little
-
 Energy = Callable[[Float[Tensor, "*batch K d"]], Float[Tensor, "*batch K"]]
 
 
@@ -112,7 +110,6 @@ def shared_posterior_mean_estimate(
     generator: torch.Generator,
     own: Float[Tensor, "B C d"],
     width: float = 0.15,
-    climb: int = 0,
 ) -> Estimate:
     """The posterior mean from K box proposals and C blurred samples ``own`` of the current model.
 
@@ -120,9 +117,9 @@ def shared_posterior_mean_estimate(
     samples, each blurred by a normal of standard deviation ``width`` cut to the box, do. All K + C
     points are weighted by target over mixture density, the balance heuristic of multiple importance
     sampling (Veach and Guibas 1995), so the limit is exact whatever the model proposes. Own samples
-    outside the box are first moved onto it, then ``climb`` steps uphill, as the box proposals are.
+    outside the box are first moved onto it.
     """
-    pool = proposal_pool(q, a[:, None], t[:, None], path, alpha, K, generator, own, (width,), climb)
+    pool = proposal_pool(q, a[:, None], t[:, None], path, alpha, K, generator, own, (width,))
     m = pool_mean(pool)[:, 0]
     return Estimate(m, path.score_from_mean(m, a, t), effective_sample_size(pool.w)[:, 0])
 
@@ -147,58 +144,25 @@ def proposal_pool(
     generator: torch.Generator,
     own: Float[Tensor, "S C d"],
     widths: tuple[float, ...],
-    climb: int = 0,
 ) -> Pool:
     """K box proposals around each of M noised points, and C blurred samples: P = MK + C a state.
 
     All points of a state use all its proposals, so q is asked P times for M posterior means of P
     proposals each. They are weighted by target over the density of the whole mixture. Own samples
     are blurred with the ``widths`` in turn: narrow modes need a small one, wide modes a large one.
-    With ``climb`` steps, both kinds are drawn around places moved along grad q (`uphill`): more of
-    them count then, and the limit stays the same, for the densities are those of the places.
     """
     with torch.no_grad():
-        centre, own = a, own.clamp(-1, 1)
+        own = own.clamp(-1, 1)
         width = _in_turn(widths, own)
-        if climb:
-            centre, own = _climbed(q, a, t, path, alpha, own, width, climb)
-        near = box_proposals(centre, t, path, K, generator).flatten(1, 2)
+        near = box_proposals(a, t, path, K, generator).flatten(1, 2)
         z = torch.cat([near, _blur(own, width, generator)], dim=1)
-        log_likelihood = _log_likelihood(a, z, t, path)
-        log_box = log_likelihood if centre is a else _log_likelihood(centre, z, t, path)
-        log_box = log_box - _log_box_integral(centre, t, path)
+        mu, sigma = _coefficients(a, t, path)  # (S, M, 1, 1)
+        log_likelihood = -0.5 * ((a[:, :, None] - mu * z[:, None]) / sigma).square().sum(-1)
+        log_box = log_likelihood - _log_box_integral(a, t, path)
         log_near = log_box.logsumexp(1) + math.log(K)
         log_own = _log_kernel_density(z, own, width) + math.log(own.shape[1])
         log_target = q(z) / alpha - torch.logaddexp(log_near, log_own)
         return Pool(z, (log_target[:, None] + log_likelihood).softmax(-1))
-
-
-def _climbed(
-    q: Energy,
-    a: Float[Tensor, "S M d"],
-    t: Float[Tensor, "S M 1"],
-    path: Path,
-    alpha: float | Tensor,
-    own: Float[Tensor, "S C d"],
-    width: Float[Tensor, "C 1"],
-    steps: int,
-) -> tuple[Float[Tensor, "S M d"], Float[Tensor, "S C d"]]:
-    """The noised points and the own samples, each moved uphill by steps of its proposals' width."""
-    mu = path.mu(t)
-    spread = (path.sigma(t) / mu.clamp(min=1e-3)).clamp(max=WIDEST)
-    start = torch.cat([(a / mu.clamp(min=1e-3)).clamp(-1, 1), own], dim=1)
-    widths = torch.cat([spread, width.expand(len(own), -1, -1)], dim=1)
-    moved = uphill(q, start, alpha, steps, widths)
-    near, own = (moved - start)[:, : a.shape[1]], moved[:, a.shape[1] :]
-    return a + mu * near, own
-
-
-def _log_likelihood(
-    a: Float[Tensor, "S M d"], z: Float[Tensor, "S P d"], t: Float[Tensor, "S M 1"], path: Path
-) -> Float[Tensor, "S M P"]:
-    """``-|a - mu z|^2 / 2 sigma^2`` of each point and each proposal."""
-    mu, sigma = _coefficients(a, t, path)  # (S, M, 1, 1)
-    return -0.5 * ((a[:, :, None] - mu * z[:, None]) / sigma).square().sum(-1)
 
 
 def pool_mean(pool: Pool) -> Float[Tensor, "S M d"]:
@@ -225,7 +189,7 @@ def uphill(
     own: Float[Tensor, "S C d"],
     alpha: float | Tensor,
     steps: int = 3,
-    width: float | Float[Tensor, "S C 1"] = 0.15,
+    width: float = 0.15,
 ) -> Float[Tensor, "S C d"]:
     """Samples moved along ``grad q``, as centres of proposals: in many dimensions few hit a mode.
 

@@ -307,9 +307,8 @@ def face_heavy(x):
 
 @pytest.mark.parametrize("t", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("centre", [(-0.4, -0.2), (1.0, 0.3)])
-@pytest.mark.parametrize("climb", [0, 1, 3])
-def test_shared_estimate_is_the_quadrature_wherever_proposals_lie(t, centre, climb, generator):
-    """m of exp(Q / .5) on the square; own samples in one place, inside or on a face, or moved.
+def test_shared_estimate_is_the_quadrature_wherever_own_samples_lie(t, centre, generator):
+    """m of exp(Q / .5) on the square; own samples in one place, inside or on a face.
 
     Mean of 300 estimates: standard error below .003, self-normalisation bias of order 1/384. Plain
     softmax weights, or a blur taken as not cut at the face, miss by .02 or more.
@@ -317,7 +316,7 @@ def test_shared_estimate_is_the_quadrature_wherever_proposals_lie(t, centre, cli
     a, ones = torch.tensor([[0.4, -0.1]]).expand(300, 2), torch.ones(300, 1)
     own = torch.tensor(centre).expand(300, 192, 2)
     args = (face_heavy, a, t * ones, Linear(), 0.5, 192, generator, own)
-    m = shared_posterior_mean_estimate(*args, climb=climb).m.mean(0)
+    m = shared_posterior_mean_estimate(*args).m.mean(0)
     want = BoxBoltzmann(face_heavy, 0.5).posterior_mean(a[:1], t, Linear())[0]
     torch.testing.assert_close(m, want, rtol=0, atol=0.01)
 
@@ -422,27 +421,6 @@ def test_samples_moved_uphill_beat_box_proposals_and_the_answer_zero(dim, genera
     box, own, moved = errors_in_many_dimensions(dim, 0.2, generator)
     assert moved < 0.75 * own and moved < 0.75 * box
     assert moved < 0.8  # the answer 0 has the error 1
-
-
-def test_climbing_proposals_estimate_better_where_q_is_steep(generator):
-    """t = .1 to .4, normal of deviation .1 in 6 dimensions, 8 + 8 proposals, own samples of .2.
-
-    Seen with three seeds: .27 of the squared error without.
-    """
-    c, std, points = 0.3 * torch.ones(6), 0.1, 4000
-    t = 0.1 + 0.3 * torch.rand(points, 1, generator=generator)
-    a0 = c + std * torch.randn(points, 6, generator=generator)
-    a = Linear().noise(a0, torch.randn(a0.shape, generator=generator), t)
-    mu, precision = 1 - t, 1 / std**2 + ((1 - t) / t) ** 2
-    want = (c / std**2 + mu * a / t**2) / precision
-    own = c + 0.2 * torch.randn(points, 8, 6, generator=generator)
-
-    def error(climb):
-        args = (lambda z: -(z - c).square().sum(-1) / (2 * std**2), a, t, Linear(), 1.0, 8)
-        m = shared_posterior_mean_estimate(*args, generator, own, climb=climb).m
-        return (m - want).square().sum(-1).mean()
-
-    assert error(1) < 0.4 * error(0)
 
 
 def test_uphill_steps_stay_in_the_box_and_are_bounded(generator):

@@ -38,7 +38,6 @@ class SOMConfig(ActorConfig):
     octaves: int = 1  # frequencies in the actor's time embedding; few keep d_t u small
     K: int = 16  # Monte-Carlo proposals per row
     own: float = 0.5  # share of them that are blurred actions of the policy
-    climb: int = 0  # steps along grad Q of the places that proposals are drawn around
     alpha: float = 0.03  # temperature: the actor aims at exp(Q / alpha)
     relative: bool = True  # measure alpha in units of the spread of Q over the proposals
     teacher: str = "lines"  # of u over an interval: flow lines, or MeanFlow's identity
@@ -53,7 +52,6 @@ class SOMConfig(ActorConfig):
         self.positive("alpha")
         require(self.K >= 2, "K", self.K, "at least 2: one proposal has no spread")
         require(0 <= self.own < 1, "own", self.own, "at least 0 and below 1")
-        require(self.climb >= 0, "climb", self.climb, "at least 0")
         require(0 <= self.share_equal <= 1, "share_equal", self.share_equal, "in [0, 1]")
         require(0 < self.t_min < 1, "t_min", self.t_min, "in (0, 1)")
 
@@ -141,9 +139,9 @@ class SOM(ActorCritic):
         if n_own := int(c.own * c.K):
             own = self.generate(obs, n_own)
             estimate = shared_posterior_mean_estimate(
-                q, a_t, t, PATH, temperature, c.K - n_own, self.generator, own, climb=c.climb
+                q, a_t, t, PATH, temperature, c.K - n_own, self.generator, own
             )
         else:
             estimate = posterior_mean_estimate(q, a_t, t, PATH, temperature, c.K, self.generator)
-        self.q_scale.update(scored[-1])
+        self.q_scale.update(scored[0])
         return estimate
