@@ -23,7 +23,8 @@ PATH = Linear()
 class Clone(nn.Module):
     """u(a, r, t | s), with states in units of their spread in the data.
 
-    ``label`` more numbers may follow the state, for guidance without a classifier.
+    ``label`` more numbers may follow the state, for guidance without a classifier; where they are
+    not given they are 0, which means: not told.
     """
 
     def __init__(
@@ -35,15 +36,15 @@ class Clone(nn.Module):
     ) -> None:
         super().__init__()
         self.units = Units(obs)
-        self.act_dim = act_dim
+        self.act_dim, self.label = act_dim, label
         self.u = SkipVelocityNet(act_dim, obs.shape[-1] + label, hidden)
 
     def average(
         self, obs: Float[Tensor, "*B obs"], label: Float[Tensor, "*B l"] | None = None
     ) -> AverageVelocity:
         """u(a, r, t) in the given states."""
-        cond = self.units(obs)
-        cond = cond if label is None else torch.cat([cond, label], -1)
+        told = obs.new_zeros(*obs.shape[:-1], self.label) if label is None else label
+        cond = torch.cat([self.units(obs), told], -1)
         return lambda a, r, t: self.u(a, r, t, cond.expand(*a.shape[:-1], -1))
 
     def velocity(

@@ -80,10 +80,10 @@ def classifier_free(clone: Clone, w: float, steps: int) -> Policy:
     """Of a clone with one label: past the good actions, away from all."""
 
     def draw(obs: Tensor, g: torch.Generator) -> Tensor:
-        untold = obs.new_zeros(len(obs), 1)
+        good = obs.new_ones(len(obs), 1)
         v = classifier_free_velocity(
-            lambda a, t: clone.velocity(a, t, obs, untold),
-            lambda a, t: clone.velocity(a, t, obs, untold + 1),
+            lambda a, t: clone.velocity(a, t, obs),
+            lambda a, t: clone.velocity(a, t, obs, good),
             w,
         )
         return solve(v, noise(obs, clone.act_dim, g), steps=steps, step=euler_step)
