@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from som_lite.flow.ode import euler_step, solve  # noqa: E402
 from som_lite.rl.agents.common import seeded  # noqa: E402
 from som_lite.rl.evaluate import evaluate  # noqa: E402
+from som_lite.rl.files import write_tensors  # noqa: E402
 from som_lite.rl.maze import free, on_loop  # noqa: E402
 from som_lite.rl.offline import policies  # noqa: E402
 from som_lite.rl.offline.clone import Clone, clone_loss  # noqa: E402
@@ -51,6 +52,7 @@ from som_lite.rl.summary import estimate  # noqa: E402
 
 DATA = ROOT / "chapters/recorded/data"
 RESULTS, TABLE = ROOT / "chapters/recorded/offline.json", ROOT / "tests/benchmarks/offline.md"
+CLONE = ROOT / "chapters/recorded/maze_clone.safetensors"  # of seed 0, for the chapter's pictures
 ALPHAS = (1.0, 0.3, 0.1, 0.03)  # in units of the spread of the value over the clone's actions
 N, STEPS, W, HORIZON = 16, 5, 2.0, 50
 ENV = "HalfCheetah-v5"
@@ -92,6 +94,8 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
 
     fit(clone.parameters(), cloning, int(2500 * scale))
     clone.requires_grad_(False)
+    if seed == 0 and scale == 1:
+        write_tensors(CLONE, {k: x.half() for k, x in clone.state_dict().items()}, {})
     start, goal = maze_tasks(256, rng(100 + seed))
     many = start[:, None].expand(-1, N, -1)
     drawn = clone.draw(start, N, g)
