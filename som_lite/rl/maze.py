@@ -23,13 +23,13 @@ HORIZON = 128  # steps before the time limit truncates
 def free(points: np.ndarray) -> Bool[np.ndarray, "*n"]:
     """Which of the points (*n, 2) lie in the room and outside the block."""
     far = np.abs(points).max(-1)
-    return (far > BLOCK) & (far <= 1)
+    return np.asarray((far > BLOCK) & (far <= 1))
 
 
 def open_way(start: np.ndarray, end: np.ndarray) -> Bool[np.ndarray, "*n"]:
     """Does the straight line from start to end (*n, 2) stay free? Looked at in 17 points."""
     share = np.linspace(0, 1, 17).reshape(-1, *[1] * np.ndim(start))
-    return free(start + share * (end - start)).all(0)
+    return np.asarray(free(start + share * (end - start)).all(0))
 
 
 class Maze(gym.Env):

@@ -34,7 +34,7 @@ from som_lite.flow.ode import euler_step, solve  # noqa: E402
 from som_lite.rl.agents.common import seeded  # noqa: E402
 from som_lite.rl.evaluate import evaluate  # noqa: E402
 from som_lite.rl.files import write_tensors  # noqa: E402
-from som_lite.rl.maze import free, on_loop  # noqa: E402
+from som_lite.rl.maze import STRIDE, free, on_loop  # noqa: E402
 from som_lite.rl.offline import policies  # noqa: E402
 from som_lite.rl.offline.clone import Clone, clone_loss  # noqa: E402
 from som_lite.rl.offline.data import Data, load_data  # noqa: E402
@@ -53,8 +53,11 @@ from som_lite.rl.summary import estimate  # noqa: E402
 DATA = ROOT / "chapters/recorded/data"
 RESULTS, TABLE = ROOT / "chapters/recorded/offline.json", ROOT / "tests/benchmarks/offline.md"
 CLONE = ROOT / "chapters/recorded/maze_clone.safetensors"  # of seed 0, for the chapter's pictures
-ALPHAS = (1.0, 0.3, 0.1, 0.03)  # in units of the spread of the value over the clone's actions
-N, STEPS, W, HORIZON = 16, 5, 2.0, 50
+ALPHAS = {  # in units of the spread of the value over the clone's actions
+    "maze": (0.3, 0.1, 0.03, 0.01, 0.001),
+    "robot": (1.0, 0.3, 0.1, 0.03),
+}
+N, STEPS, W, HORIZON, B = 16, 5, 2.0, 50, 128
 ENV = "HalfCheetah-v5"
 Row = dict[str, float]
 
@@ -79,27 +82,28 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
     g, data = rng(seed), load_data(DATA / "maze-mixed-v0")
     starts, plans = windows(data)
 
-    def batch(B: int = 256) -> tuple[Tensor, Tensor]:
+    def batch(B: int = B) -> tuple[Tensor, Tensor]:
         rows = torch.randint(len(starts), (B,), generator=g)
         return starts[rows], plans[rows]
 
     with seeded(seed):
         clone = Clone(starts, plans.shape[1], (192, 192), label=3)
-        priors = {x: Prior(torch.cat([starts, starts], 1), plans.shape[1]) for x in ALPHAS}
+        priors = {x: Prior(torch.cat([starts, starts], 1), plans.shape[1]) for x in ALPHAS["maze"]}
 
     def cloning() -> Tensor:
         start, plan = batch()
         told = labels(torch.ones(len(plan)), g)  # 1: told where it leads; 0: not told
-        return clone_loss(clone.average(start, told * torch.cat([end(plan), told], 1)), plan, g)
+        return clone_loss(
+            clone.average(start, told * torch.cat([end(start, plan), told], 1)), plan, g
+        )
 
     fit(clone.parameters(), cloning, int(2500 * scale))
     clone.requires_grad_(False)
     if seed == 0 and scale == 1:
         write_tensors(CLONE, {k: x.half() for k, x in clone.state_dict().items()}, {})
     start, goal = maze_tasks(256, rng(100 + seed))
-    many = start[:, None].expand(-1, N, -1)
     drawn = clone.draw(start, N, g)
-    value = closeness(goal[:, None], drawn)
+    value = closeness(start[:, None], goal[:, None], drawn)
     spread = float(value.std(1).mean())
     eps = torch.randn(len(start), plans.shape[1], generator=g)
     told = torch.cat([goal, torch.ones(len(goal), 1)], 1)
@@ -108,15 +112,17 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
         return clone.velocity(a, t, start)
 
     bent = {
-        "classifier guidance": guided_velocity(v_all, lambda x: closeness(goal, x), 0.1 * spread),
+        "classifier guidance": guided_velocity(
+            v_all, lambda x: closeness(start, goal, x), 0.3 * spread
+        ),
         f"classifier-free, w = {W:g}": classifier_free_velocity(
             v_all, lambda a, t: clone.velocity(a, t, start, told), W
         ),
     }
-    nearest = torch.cdist(start, starts) + torch.cdist(goal, end(plans))
-    line = start[:, None] + torch.linspace(1 / 16, 1, 16)[:, None] * (goal - start)[:, None]
+    nearest = torch.cdist(start, starts) + torch.cdist(goal, end(starts, plans))
+    line = ((goal - start) / 16 / STRIDE).repeat(1, 16)
     found = {
-        "straight line": (line.flatten(1), 0, 0),
+        "straight line": (line, 0, 0),
         "nearest recorded plan": (plans[nearest.argmin(1)], 0, 0),
         "clone": (clone(start, eps), 1, 1),
         f"best of {N}": (drawn[torch.arange(len(start)), value.argmax(1)], N, 1),
@@ -131,22 +137,20 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
             8,
         ),
     }
-    assert many.shape[1] == N
-
     for alpha, prior in priors.items():
 
         def tilting(prior: Prior = prior, alpha: float = alpha) -> Tensor:
-            start, goal = maze_tasks(128, g)
+            start, goal = maze_tasks(B, g)
             obs = torch.cat([start, goal], 1)
             return prior_loss(
                 prior,
-                lambda obs, eps: closeness(obs[:, 2:], clone(obs[:, :2], eps)),
+                lambda obs, eps: closeness(obs[:, :2], obs[:, 2:], clone(obs[:, :2], eps)),
                 obs,
                 alpha * spread,
                 g,
             )
 
-        fit(prior.parameters(), tilting, int(700 * scale))
+        fit(prior.parameters(), tilting, int(400 * scale))
         with torch.no_grad():
             noise = prior.draw(torch.cat([start, goal], 1), g)
             found[f"prior guidance, alpha = {alpha:g}"] = (clone(start, noise), 2, 2)
@@ -196,18 +200,18 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
     good = (ahead > ahead.median()).float()
     with seeded(seed):
         clone = Clone(obs, act.shape[1], label=1)
-        priors = {x: Prior(obs, act.shape[1]) for x in ALPHAS}
-        denoisers = {x: DenoisingActor(obs, act.shape[1]) for x in (0.0, 1.0)}
+        priors = {x: Prior(obs, act.shape[1]) for x in ALPHAS["robot"]}
+        denoisers = {x: DenoisingActor(obs, act.shape[1]) for x in (1.0,)}
 
     def cloning() -> Tensor:
-        rows = torch.randint(len(obs), (256,), generator=g)
+        rows = torch.randint(len(obs), (B,), generator=g)
         told = labels(good[rows], g, hide=0.5)
         return clone_loss(clone.average(obs[rows], told), act[rows], g)
 
-    fit(clone.parameters(), cloning, int(3000 * scale))
+    fit(clone.parameters(), cloning, int(2500 * scale))
     clone.requires_grad_(False)
     with seeded(seed + 1000):
-        critic = learn_value(data, clone, g, updates=int(4000 * scale), hidden=(128, 128))
+        critic = learn_value(data, clone, g, updates=int(3000 * scale), B=B, hidden=(128, 128))
     critic.requires_grad_(False)
     some = obs[torch.randint(len(obs), (500,), generator=g)]
     spread = float(critic.min(some[:, None], clone.draw(some, N, g)).std(1).mean())
@@ -229,20 +233,20 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
             return prior_loss(
                 prior,
                 lambda s, eps: critic.min(s, clone(s, eps)),
-                data.sample(256, g).obs,
+                data.sample(B, g).obs,
                 alpha * spread,
                 g,
             )
 
-        fit(prior.parameters(), tilting, int(1000 * scale))
+        fit(prior.parameters(), tilting, int(600 * scale))
         found[f"prior guidance, alpha = {alpha:g}"] = policies.prior_guided(clone, prior)
     for eta, actor in denoisers.items():
 
         def both(actor: DenoisingActor = actor, eta: float = eta) -> Tensor:
-            batch = data.sample(256, g)
+            batch = data.sample(B, g)
             return diffusion_ql_loss(actor, critic, batch.obs, batch.action, eta, g)
 
-        fit(actor.parameters(), both, int(2000 * scale))
+        fit(actor.parameters(), both, int(1200 * scale))
         found[f"Diffusion-QL, eta = {eta:g}"] = policies.Policy(actor.draw, 5, 5)
     rows = {}
     for name, policy in found.items():
@@ -258,7 +262,12 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
     for row in rows.values():
         row["off data"] /= near
     totals = (data.returns() * unit).numpy()
-    rows["mean of the data"] = {"return": float(totals.mean()), "off data": 1, "work": 0, "depth": 0}
+    rows["mean of the data"] = {
+        "return": float(totals.mean()),
+        "off data": 1,
+        "work": 0,
+        "depth": 0,
+    }
     rows["best episode of the data"] = {"return": float(totals.max())} | rows["mean action"] | {
         "return": float(totals.max()), "off data": 1
     }  # fmt: skip

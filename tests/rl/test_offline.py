@@ -12,7 +12,8 @@ from som_lite.rl.offline.data import Data
 from som_lite.rl.offline.diffusion_ql import DenoisingActor, diffusion_ql_loss
 from som_lite.rl.offline.fit import fit
 from som_lite.rl.offline.guidance import classifier_free_velocity, guided_velocity, labels
-from som_lite.rl.offline.plans import closeness, crosses, end, succeeds, windows
+from som_lite.rl.maze import STRIDE
+from som_lite.rl.offline.plans import closeness, crosses, end, positions, succeeds, windows
 from som_lite.rl.offline.prior_guidance import (
     LatentCritic,
     Prior,
@@ -156,20 +157,21 @@ def test_labels_hide_a_share(generator):
 def test_a_clone_draws_the_data_by_one_call_and_a_hidden_label_is_no_label(generator):
     torch.manual_seed(0)
     states = torch.randint(2, (4000, 1), generator=generator).float()
-    a0 = 0.5 * (2 * states - 1) + 0.15 * torch.randn(4000, 2, generator=generator)
+    a0 = 0.5 * (2 * states - 1) + 0.3 * torch.randn(4000, 2, generator=generator)
     clone = Clone(states, 2, (64, 64), label=1)
 
     def loss():
         rows = torch.randint(4000, (256,), generator=generator)
         return clone_loss(clone.average(states[rows]), a0[rows], generator)
 
-    fit(clone.parameters(), loss, 600, 4e-3)
+    fit(clone.parameters(), loss, 900, 4e-3)
     for state in (0.0, 1.0):
         obs = torch.full((2000, 1), state)
         a = clone.draw(obs, 1, generator)[:, 0].detach()
         wanted = torch.full((2,), state - 0.5)
-        torch.testing.assert_close(a.mean(0), wanted, atol=0.07, rtol=0)
-        torch.testing.assert_close(a.std(0), torch.full((2,), 0.15), atol=0.06, rtol=0)
+        # a short training: a clone that mixes the states is off by .5
+        torch.testing.assert_close(a.mean(0), wanted, atol=0.15, rtol=0)
+        torch.testing.assert_close(a.std(0), torch.full((2,), 0.3), atol=0.12, rtol=0)
     eps, one = torch.randn(5, 2), torch.ones(5, 1)
     given = clone.average(one, torch.zeros(5, 1))(eps, 0 * one, one)
     assert (eps - given == clone(one, eps)).all()
@@ -235,18 +237,24 @@ def test_fit_leaves_other_networks_alone_and_ends_at_step_size_zero():
 
 
 def test_windows_stay_in_their_episode():
-    position = torch.arange(10.0)[:, None].expand(-1, 2)
-    batch = Batch(position, position, position[:, 0], position + 1, torch.zeros(10))
+    position = 0.25 * torch.arange(10.0)[:, None].square().expand(-1, 2)
+    following = 0.25 * torch.arange(1.0, 11)[:, None].square().expand(-1, 2)
+    batch = Batch(position, position, position[:, 0], following, torch.zeros(10))
     data = Data(batch, torch.tensor([0.0] * 6 + [1.0] * 4), ["", ""], {})
     starts, plans = windows(data, steps=3)
-    assert starts[:, 0].tolist() == [0, 1, 2, 3, 6, 7]
-    assert (plans.view(-1, 3, 2)[:, :, 0] == starts[:, :1] + torch.arange(1.0, 4)).all()
+    first = torch.tensor([0.0, 1, 2, 3, 6, 7])
+    assert (starts[:, 0] == 0.25 * first.square()).all()
+    walked = positions(starts, plans)
+    assert (walked[:, :, 0] == 0.25 * (first[:, None] + torch.arange(4.0)).square()).all()
+    assert (walked[:, -1] == end(starts, plans)).all()
 
 
 def test_plans_through_the_block_do_not_count():
     start, goal = torch.tensor([[-0.7, 0.0]]), torch.tensor([[0.7, 0.0]])
-    straight = torch.tensor([[0.0, 0.0, 0.7, 0.0]])
-    round_it = torch.tensor([[-0.7, 0.7, 0.7, 0.7, 0.7, 0.0]])
+    straight = torch.tensor([[1.4, 0.0]]) / STRIDE
+    round_it = torch.tensor([[0.0, 0.7, 1.4, 0.0, 0.0, -0.7]]) / STRIDE
     assert crosses(start, straight).all() and not crosses(start, round_it).any()
     assert not succeeds(start, goal, straight).any() and succeeds(start, goal, round_it).all()
-    assert (end(straight) == goal).all() and closeness(goal, straight) == 0
+    # float32 sums: rounding of 1e-7
+    assert (end(start, straight) - goal).abs().max() < 1e-6
+    assert closeness(start, goal, straight).abs().max() < 1e-9

@@ -90,7 +90,9 @@ def test_minari_itself_loads_it(data, tmp_path, monkeypatch):
     found = minari.load_dataset("walks-v0")
     assert found.total_steps == 54 and found.spec.env_spec.id == "Maze-v0"
     first = found[0]
-    assert first.observations.shape == (10, 2) and first.truncations.tolist() == 8 * [False] + [True]
+    assert first.observations.shape == (10, 2) and first.truncations.tolist() == 8 * [False] + [
+        True
+    ]
     assert (first.observations[:-1] == data.batch.obs[:9].numpy()).all()
 
 

@@ -82,7 +82,9 @@ def write_data(
     folder.mkdir(parents=True)
     kind = np.float16 if half else np.float32
     seen, done = (_box(space, kind) for space in (env.observation_space, env.action_space))
-    storage = storage_of.new(folder, seen, done, env_spec=gym.spec(env.spec.id) if env.spec else None)
+    storage = storage_of.new(
+        folder, seen, done, env_spec=gym.spec(env.spec.id) if env.spec else None
+    )
     buffers = [
         buffer_of(
             observations=x.obs.astype(kind),

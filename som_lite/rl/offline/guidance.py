@@ -20,7 +20,7 @@ from som_lite.flow.ode import Times, Velocity
 from som_lite.flow.paths import Points
 from som_lite.flow.scores import Energy
 
-NEAREST = 0.1  # to t = 1, in 1 - t: there nothing is left of a_0 to guide, and the factor is infinite
+NEAREST = 0.2  # to t = 1, in 1 - t: nothing is left of a_0 there, and the factor is infinite
 
 
 def guided_velocity(v: Velocity, q: Energy, alpha: float) -> Velocity:
