@@ -59,6 +59,7 @@ from som_lite.rl.offline.fit import fit
 from som_lite.rl.offline.guidance import NEAREST, classifier_free_velocity, labels  # noqa: F401
 from som_lite.rl.offline.prior_guidance import Prior
 from som_lite.rl.policy import read_curve
+from som_lite.rl.runs import Run
 from som_lite.view import plots
 from som_lite.view.notebook import check, measured, show
 from som_lite.view.style import COLOURS, SHADE, figure, plane
@@ -296,6 +297,7 @@ fixed, states = (
 )
 loss = prior_loss(fixed, lambda obs, eps: eps @ slope, states, 0.5, rng(8))
 (loss_b, loss_c) = torch.autograd.grad(loss, [fixed.b, fixed.log_c])
+loss = loss.detach()
 with torch.no_grad():
     b, c = fixed(states[:1])
     by_hand = prior_guidance.kl_to_standard(b, c)[0] - (b @ slope)[0] / 0.5
@@ -305,7 +307,12 @@ check("exercise 2: gradient in b, error", (loss_b - (b[0] - slope / 0.5)).abs().
 check("exercise 2: gradient in log c, error", (loss_c - (c[0] ** 2 - 1)).abs().max(), below=0.2)
 check(
     "exercise 2: against the package, error",
-    abs(loss - prior_guidance.prior_loss(fixed, lambda obs, eps: eps @ slope, states, 0.5, rng(8))),
+    abs(
+        loss
+        - prior_guidance.prior_loss(
+            fixed, lambda obs, eps: eps @ slope, states, 0.5, rng(8)
+        ).detach()
+    ),
     below=1e-3,
 )
 
@@ -570,8 +577,8 @@ for name in ("maze-mixed-v0", "halfcheetah-mixed-v0"):
 
 # %%
 maze = load_data("recorded/data/maze-mixed-v0")
-starts, walks = plans.windows(maze)
-planner = Clone(starts, walks.shape[1], (192, 192), label=3)
+starts, walks = plans.from_the_left(*plans.windows(maze))
+planner = Clone(starts, walks.shape[1], label=3)
 planner.load_state_dict(
     {k: x.float() for k, x in load_file("recorded/maze_clone.safetensors").items()}
 )
@@ -750,14 +757,16 @@ measured(
 # %% [markdown]
 # ### Problem 3. Many dimensions
 #
-# SOM's estimate of the velocity weighs $K$ proposals. The share of them that counts is logged, as `ess`, the effective sample
-# size over $K$. What happens to it, and to the return, as actions get more components? A proposal that knows where $Q$ is high would need fewer.
+# SOM's estimate of the velocity weighs $K=16$ proposals. How many of them count is logged as `ess`, the effective sample
+# size: between 1, one proposal decides alone, and $K$. Nowhere do many count, and with 17 components hardly more than one. Raise it at the
+# same $K$ with a proposal that knows where $Q$ is high, and see whether the return follows.
 
 # %%
 for task, dim in (("Hopper-v5", 3), ("HalfCheetah-v5", 6), ("Ant-v5", 8), ("Humanoid-v5", 17)):
     curve = read_curve(f"recorded/som/{task}/seed0")
     ess, gained = curve["ess"][-5:].mean(), curve["return_mean"][-1]
-    print(f"{task:<15} {dim:>2} components: ess {ess:.3f}, return {gained:7.1f}")
+    K = Run(f"recorded/som/{task}/seed0").config().config.K
+    print(f"{task:<15} {dim:>2} components: ess {ess:.3f} of K = {K}, return {gained:7.1f}")
 
 # %% [markdown]
 # ### Problem 4. A prior with more than one hump

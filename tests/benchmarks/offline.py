@@ -9,7 +9,8 @@ the robot a critic learnt from the data judges. Columns:
     success      share of 256 tasks whose plan reaches the goal through free space
     crosses      share of plans with a piece through a wall: they have left the data
     return       of 4 episodes of 500 steps, times 2 (the data's have 1000)
-    off data     distance of (s, a) to the nearest recorded one, in units of that of the clone
+    off data     distance of an action to the nearest one recorded in the 20 nearest states, in
+                 units of the same for the clone
     work, depth  passes of a network per action, and those that must wait for one another
 
 Methods with candidates or steps are given about the same work. Results are added to
@@ -34,7 +35,7 @@ from som_lite.flow.ode import euler_step, solve  # noqa: E402
 from som_lite.rl.agents.common import seeded  # noqa: E402
 from som_lite.rl.evaluate import evaluate  # noqa: E402
 from som_lite.rl.files import write_tensors  # noqa: E402
-from som_lite.rl.maze import STRIDE, free, on_loop  # noqa: E402
+from som_lite.rl.maze import STRIDE, on_loop  # noqa: E402
 from som_lite.rl.offline import policies  # noqa: E402
 from som_lite.rl.offline.clone import Clone, clone_loss  # noqa: E402
 from som_lite.rl.offline.data import Data, load_data  # noqa: E402
@@ -45,7 +46,14 @@ from som_lite.rl.offline.guidance import (  # noqa: E402
     guided_velocity,
     labels,
 )
-from som_lite.rl.offline.plans import closeness, crosses, end, succeeds, windows  # noqa: E402
+from som_lite.rl.offline.plans import (  # noqa: E402
+    closeness,
+    crosses,
+    end,
+    from_the_left,
+    succeeds,
+    windows,
+)
 from som_lite.rl.offline.prior_guidance import Prior, prior_loss  # noqa: E402
 from som_lite.rl.offline.value import learn_value  # noqa: E402
 from som_lite.rl.summary import estimate  # noqa: E402
@@ -55,7 +63,7 @@ RESULTS, TABLE = ROOT / "chapters/recorded/offline.json", ROOT / "tests/benchmar
 CLONE = ROOT / "chapters/recorded/maze_clone.safetensors"  # of seed 0, for the chapter's pictures
 ALPHAS = {  # in units of the spread of the value over the clone's actions
     "maze": (0.3, 0.1, 0.03, 0.01, 0.001),
-    "robot": (1.0, 0.3, 0.1, 0.03),
+    "robot": (3.0, 1.0, 0.3, 0.1),
 }
 N, STEPS, W, HORIZON, B = 16, 5, 2.0, 50, 128
 ENV = "HalfCheetah-v5"
@@ -69,25 +77,23 @@ def rng(seed: int) -> torch.Generator:
 # -- plans in the maze ---------------------------------------------------------------------------
 
 
-def maze_tasks(n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Starts and goals on the walkers' square, 0.7 to 1.8 of its four sides apart."""
-    at = 4 * torch.rand(n, generator=g)
-    away = (0.7 + 1.1 * torch.rand(n, generator=g)) * (2 * (torch.rand(n, generator=g) < 0.5) - 1)
-    start, goal = (torch.from_numpy(on_loop(x.numpy())).float() for x in (at, at + away))
-    assert free(start.numpy()).all() and free(goal.numpy()).all()
-    return start, goal
+def maze_tasks(n: int, starts: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Recorded starts on the left; goals 0.7 to 1.9 sides further on the square, either way."""
+    start = starts[torch.randint(len(starts), (n,), generator=g)]
+    away = (0.7 + 1.2 * torch.rand(n, generator=g)) * (2 * (torch.rand(n, generator=g) < 0.5) - 1)
+    return start, torch.from_numpy(on_loop(1.5 + away.numpy())).float()
 
 
 def maze(seed: int, scale: float) -> dict[str, Row]:
     g, data = rng(seed), load_data(DATA / "maze-mixed-v0")
-    starts, plans = windows(data)
+    starts, plans = from_the_left(*windows(data))
 
     def batch(B: int = B) -> tuple[Tensor, Tensor]:
         rows = torch.randint(len(starts), (B,), generator=g)
         return starts[rows], plans[rows]
 
     with seeded(seed):
-        clone = Clone(starts, plans.shape[1], (192, 192), label=3)
+        clone = Clone(starts, plans.shape[1], label=3)
         priors = {x: Prior(torch.cat([starts, starts], 1), plans.shape[1]) for x in ALPHAS["maze"]}
 
     def cloning() -> Tensor:
@@ -101,7 +107,7 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
     clone.requires_grad_(False)
     if seed == 0 and scale == 1:
         write_tensors(CLONE, {k: x.half() for k, x in clone.state_dict().items()}, {})
-    start, goal = maze_tasks(256, rng(100 + seed))
+    start, goal = maze_tasks(256, starts, rng(100 + seed))
     drawn = clone.draw(start, N, g)
     value = closeness(start[:, None], goal[:, None], drawn)
     spread = float(value.std(1).mean())
@@ -140,7 +146,7 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
     for alpha, prior in priors.items():
 
         def tilting(prior: Prior = prior, alpha: float = alpha) -> Tensor:
-            start, goal = maze_tasks(B, g)
+            start, goal = maze_tasks(B, starts, g)
             obs = torch.cat([start, goal], 1)
             return prior_loss(
                 prior,
@@ -178,17 +184,16 @@ def to_come(data: Data, horizon: int = HORIZON) -> Tensor:
     return total
 
 
-def off_data(data: Data, policy: policies.Policy, g: torch.Generator) -> float:
-    """Mean distance of (s, a) to the nearest of other recorded steps, in units of their spread."""
+def off_data(data: Data, policy: policies.Policy, g: torch.Generator, near: int = 20) -> float:
+    """Mean distance of an action to the nearest of those recorded in the ``near`` nearest states."""
     rows = torch.randint(len(data.batch.obs), (400,), generator=g)
     with torch.no_grad():
         a = policy.draw(data.batch.obs[rows], g).clamp(-1, 1)
-    unit = data.batch.obs.std(0), data.batch.action.std(0)
-    known = torch.cat([data.batch.obs / unit[0], data.batch.action / unit[1]], 1)
-    mine = torch.cat([data.batch.obs[rows] / unit[0], a / unit[1]], 1)
-    distance = torch.cdist(mine, known)
+    states = data.batch.obs / data.batch.obs.std(0)
+    distance = torch.cdist(states[rows], states)
     distance[torch.arange(400), rows] = torch.inf  # the state itself
-    return float(distance.amin(1).mean())
+    known = data.batch.action[distance.topk(near, largest=False).indices]
+    return float((a[:, None] - known).norm(dim=-1).amin(1).mean())
 
 
 def robot(seed: int, scale: float) -> dict[str, Row]:
@@ -211,7 +216,9 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
     fit(clone.parameters(), cloning, int(2500 * scale))
     clone.requires_grad_(False)
     with seeded(seed + 1000):
-        critic = learn_value(data, clone, g, updates=int(3000 * scale), B=B, hidden=(128, 128))
+        critic = learn_value(
+            data, clone, g, updates=int(3000 * scale), gamma=0.95, B=B, hidden=(128, 128)
+        )
     critic.requires_grad_(False)
     some = obs[torch.randint(len(obs), (500,), generator=g)]
     spread = float(critic.min(some[:, None], clone.draw(some, N, g)).std(1).mean())
@@ -224,7 +231,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
         "mean action": mean,
         "clone": policies.cloned(clone),
         f"best of {N}": policies.best_of(clone, critic, N),
-        "classifier guidance": policies.classifier_guided(clone, critic, 0.3 * spread, STEPS),
+        "classifier guidance": policies.classifier_guided(clone, critic, spread, STEPS),
         f"classifier-free, w = {W:g}": policies.classifier_free(clone, W, N),
     }
     for alpha, prior in priors.items():

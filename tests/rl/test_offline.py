@@ -6,13 +6,13 @@ import torch
 from som_lite.flow.boltzmann import BoxBoltzmann
 from som_lite.flow.ode import solve
 from som_lite.rl.critic import TwinQ
+from som_lite.rl.maze import STRIDE
 from som_lite.rl.offline import policies
 from som_lite.rl.offline.clone import Clone, clone_loss
 from som_lite.rl.offline.data import Data
 from som_lite.rl.offline.diffusion_ql import DenoisingActor, diffusion_ql_loss
 from som_lite.rl.offline.fit import fit
 from som_lite.rl.offline.guidance import classifier_free_velocity, guided_velocity, labels
-from som_lite.rl.maze import STRIDE
 from som_lite.rl.offline.plans import closeness, crosses, end, positions, succeeds, windows
 from som_lite.rl.offline.prior_guidance import (
     LatentCritic,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som_lite.rl.maze import REACH, STRIDE, open_way
+from som_lite.rl.maze import BLOCK, REACH, STRIDE, open_way
 from som_lite.rl.offline.data import Data
 
 STEPS = 16
@@ -25,6 +25,14 @@ def windows(data: Data, steps: int = STEPS) -> tuple[Float[Tensor, "n 2"], Float
     rows = rows[data.episode[rows] == data.episode[rows + steps - 1]]
     walked = (data.batch.next_obs - data.batch.obs) / STRIDE
     return data.batch.obs[rows], walked[rows[:, None] + torch.arange(steps)].flatten(1)
+
+
+def from_the_left(
+    starts: Float[Tensor, "n 2"], plans: Float[Tensor, "n p"]
+) -> tuple[Float[Tensor, "m 2"], Float[Tensor, "m p"]]:
+    """Those that start in the middle of the left corridor, where walks part: up or down."""
+    here = (starts[:, 0] < -BLOCK) & (starts[:, 1].abs() < 0.3)
+    return starts[here], plans[here]
 
 
 def positions(

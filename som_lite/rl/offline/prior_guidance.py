@@ -6,10 +6,10 @@ G is the frozen clone, ``rho = N(b(s), diag c(s)^2)`` the learnt prior. The dive
 closed form and needs no density of G. The best rho of all is ``N(0, I) exp(Q(G) / alpha) / Z``, and
 G turns it into ``clone * exp(Q / alpha) / Z``. To act: one draw, one call of G, no candidates.
 
-The paper's G is a denoiser of many steps; a latent critic ``V(s, eps) = Q(s, G(s, eps))`` spares the
-way back through them. With a one-step G it is optional; both forms are here. The paper divides the
-value by its mean size; here temperatures are in units of the spread of Q, as in the rest of the
-book.
+The paper's G is a denoiser of many steps; a latent critic ``V(s, eps) = Q(s, G(s, eps))`` spares
+the way back through them. With a one-step G it is optional; both forms are here. The paper divides
+the value by its mean size; here temperatures are in units of the spread of Q, as in the rest of
+the book.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,5 @@
 """States in units of their spread in the data."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
