@@ -185,7 +185,7 @@ def to_come(data: Data, horizon: int = HORIZON) -> Tensor:
 
 
 def off_data(data: Data, policy: policies.Policy, g: torch.Generator, near: int = 20) -> float:
-    """Mean distance of an action to the nearest of those recorded in the ``near`` nearest states."""
+    """Mean distance of an action to the nearest one recorded in the ``near`` nearest states."""
     rows = torch.randint(len(data.batch.obs), (400,), generator=g)
     with torch.no_grad():
         a = policy.draw(data.batch.obs[rows], g).clamp(-1, 1)
