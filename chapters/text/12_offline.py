@@ -61,6 +61,7 @@ from som_lite.rl.offline.prior_guidance import Prior
 from som_lite.rl.policy import read_curve
 from som_lite.rl.runs import Run
 from som_lite.view import plots
+from som_lite.view.explorers import offline_explorer
 from som_lite.view.notebook import check, measured, show
 from som_lite.view.style import COLOURS, SHADE, figure, plane
 
@@ -671,6 +672,32 @@ for part, columns in (("maze", ("success", "crosses")), ("robot", ("return", "of
 
 # %% [markdown]
 # TABLES-PROSE
+
+# %% [markdown]
+# ## Explorer
+#
+# Choose a method and pull. The strengths are $N$ = 2, 4, 16, 64 for best of $N$; $w$ = 0.5, 1, 2, 4 without a classifier;
+# $\alpha$ = 2, 0.5, 0.1, 0.02 for the other two.
+
+# %%
+pulls = (2.0, 0.5, 0.1, 0.02)
+offline_explorer(
+    {
+        "prior guidance": [prior_actions(alpha) for alpha in pulls],
+        "best of N": [winners(N) for N in (2, 4, 16, 64)],
+        "classifier guidance": [bent_actions(alpha, 10) for alpha in pulls],
+        "classifier-free": [past_the_good(w) for w in (0.5, 1.0, 2.0, 4.0)],
+    },
+    behaviour,
+    q,
+    outside,
+    names=("mild", "medium", "strong", "too strong"),
+)
+
+# %% [markdown]
+# **What you should see.** At *mild* all sit on the blue spots. *Best of N* walks to the right edge of what the clone draws, and
+# stays there. *Prior guidance* goes further than any: at *too strong* nothing of the cloud is on blue, and $E[Q]$ is the
+# highest in the picture. Read the right panel from left to right: the better methods climb before they drift.
 
 # %% [markdown]
 # ## What can go wrong
