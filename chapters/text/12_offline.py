@@ -569,7 +569,7 @@ for name in ("maze-mixed-v0", "halfcheetah-mixed-v0"):
 # ### Plans through a maze
 #
 # An action may be long. In the maze there is a block in the middle of a room, and walkers go round it in both directions.
-# Take as *action* a plan, the next 16 steps (32 numbers), given where the walker stands. A clone of such plans knows from the data
+# Take as *action* a plan, every second of the next 16 positions (16 numbers), given where the walker stands. A clone of such plans knows from the data
 # that walks are smooth and do not cross walls. Where to go, nobody has told it. That is $Q$: minus the squared distance from
 # the plan's end to a goal, known without a critic.
 #
@@ -587,7 +587,7 @@ planner.requires_grad_(False)
 start, goal = torch.tensor([[-LOOP, 0.0]]), torch.from_numpy(GOAL)[None]
 ahead, aims = start.expand(200, -1), goal.expand(200, -1)
 drawn = planner.draw(ahead, 1, rng(14))[:, 0]
-unit = plans.closeness(ahead, aims, drawn).std()
+unit = plans.closeness(aims, drawn).std()
 
 
 def plan_prior(alpha):
@@ -595,7 +595,7 @@ def plan_prior(alpha):
     prior, g = Prior(starts, walks.shape[1], (64,)), rng(15)
 
     def tilting():
-        value = lambda obs, eps: plans.closeness(obs, goal, planner(obs, eps))  # noqa: E731
+        value = lambda obs, eps: plans.closeness(goal, planner(obs, eps))  # noqa: E731
         return prior_guidance.prior_loss(prior, value, start.expand(64, -1), alpha * unit, g)
 
     fit(prior.parameters(), tilting, 250, 1e-2)
@@ -604,7 +604,7 @@ def plan_prior(alpha):
 
 
 candidates = planner.draw(ahead, 16, rng(17))
-closest = plans.closeness(start, goal, candidates).argmax(1)
+closest = plans.closeness(goal, candidates).argmax(1)
 walks_found = {
     "clone": drawn,
     "best of 16": candidates[torch.arange(200), closest],
@@ -618,7 +618,7 @@ for ax, (name, found) in zip(axes, walks_found.items(), strict=True):
     plane(ax, 1.0)
     ax.fill([-BLOCK, BLOCK, BLOCK, -BLOCK], [-BLOCK, -BLOCK, BLOCK, BLOCK], color=SHADE)
     for plan in found[:30]:
-        x, y = plans.positions(start[0], plan).T
+        x, y = plans.positions(start, plan[None])[0].T
         ax.plot(x, y, color=COLOURS["one-step"], linewidth=0.7, alpha=0.6)
     plots.particles(ax, start, "noise", size=6, alpha=1.0)
     plots.particles(ax, goal, "target", size=6, alpha=1.0)

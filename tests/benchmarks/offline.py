@@ -35,7 +35,7 @@ from som_lite.flow.ode import euler_step, solve  # noqa: E402
 from som_lite.rl.agents.common import seeded  # noqa: E402
 from som_lite.rl.evaluate import evaluate  # noqa: E402
 from som_lite.rl.files import write_tensors  # noqa: E402
-from som_lite.rl.maze import STRIDE, on_loop  # noqa: E402
+from som_lite.rl.maze import on_loop  # noqa: E402
 from som_lite.rl.offline import policies  # noqa: E402
 from som_lite.rl.offline.clone import Clone, clone_loss  # noqa: E402
 from som_lite.rl.offline.data import Data, load_data  # noqa: E402
@@ -99,17 +99,15 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
     def cloning() -> Tensor:
         start, plan = batch()
         told = labels(torch.ones(len(plan)), g)  # 1: told where it leads; 0: not told
-        return clone_loss(
-            clone.average(start, told * torch.cat([end(start, plan), told], 1)), plan, g
-        )
+        return clone_loss(clone.average(start, told * torch.cat([end(plan), told], 1)), plan, g)
 
-    fit(clone.parameters(), cloning, int(2500 * scale))
+    fit(clone.parameters(), cloning, int(2500 * scale), 4e-3)
     clone.requires_grad_(False)
     if seed == 0 and scale == 1:
         write_tensors(CLONE, {k: x.half() for k, x in clone.state_dict().items()}, {})
     start, goal = maze_tasks(256, starts, rng(100 + seed))
     drawn = clone.draw(start, N, g)
-    value = closeness(start[:, None], goal[:, None], drawn)
+    value = closeness(goal[:, None], drawn)
     spread = float(value.std(1).mean())
     eps = torch.randn(len(start), plans.shape[1], generator=g)
     told = torch.cat([goal, torch.ones(len(goal), 1)], 1)
@@ -118,15 +116,14 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
         return clone.velocity(a, t, start)
 
     bent = {
-        "classifier guidance": guided_velocity(
-            v_all, lambda x: closeness(start, goal, x), 0.3 * spread
-        ),
+        "classifier guidance": guided_velocity(v_all, lambda x: closeness(goal, x), 0.3 * spread),
         f"classifier-free, w = {W:g}": classifier_free_velocity(
             v_all, lambda a, t: clone.velocity(a, t, start, told), W
         ),
     }
-    nearest = torch.cdist(start, starts) + torch.cdist(goal, end(starts, plans))
-    line = ((goal - start) / 16 / STRIDE).repeat(1, 16)
+    nearest = torch.cdist(start, starts) + torch.cdist(goal, end(plans))
+    share = torch.linspace(1 / 8, 1, 8)[:, None]
+    line = (start[:, None] + share * (goal - start)[:, None]).flatten(1)
     found = {
         "straight line": (line, 0, 0),
         "nearest recorded plan": (plans[nearest.argmin(1)], 0, 0),
@@ -150,7 +147,7 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
             obs = torch.cat([start, goal], 1)
             return prior_loss(
                 prior,
-                lambda obs, eps: closeness(obs[:, :2], obs[:, 2:], clone(obs[:, :2], eps)),
+                lambda obs, eps: closeness(obs[:, 2:], clone(obs[:, :2], eps)),
                 obs,
                 alpha * spread,
                 g,

@@ -6,7 +6,6 @@ import torch
 from som_lite.flow.boltzmann import BoxBoltzmann
 from som_lite.flow.ode import solve
 from som_lite.rl.critic import TwinQ
-from som_lite.rl.maze import STRIDE
 from som_lite.rl.offline import policies
 from som_lite.rl.offline.clone import Clone, clone_loss
 from som_lite.rl.offline.data import Data
@@ -237,24 +236,18 @@ def test_fit_leaves_other_networks_alone_and_ends_at_step_size_zero():
 
 
 def test_windows_stay_in_their_episode():
-    position = 0.25 * torch.arange(10.0)[:, None].square().expand(-1, 2)
-    following = 0.25 * torch.arange(1.0, 11)[:, None].square().expand(-1, 2)
-    batch = Batch(position, position, position[:, 0], following, torch.zeros(10))
+    position = torch.arange(10.0)[:, None].expand(-1, 2)
+    batch = Batch(position, position, position[:, 0], position + 1, torch.zeros(10))
     data = Data(batch, torch.tensor([0.0] * 6 + [1.0] * 4), ["", ""], {})
-    starts, plans = windows(data, steps=3)
-    first = torch.tensor([0.0, 1, 2, 3, 6, 7])
-    assert (starts[:, 0] == 0.25 * first.square()).all()
-    walked = positions(starts, plans)
-    assert (walked[:, :, 0] == 0.25 * (first[:, None] + torch.arange(4.0)).square()).all()
-    assert (walked[:, -1] == end(starts, plans)).all()
+    starts, plans = windows(data, steps=4, every=2)
+    assert starts[:, 0].tolist() == [0, 1, 2, 6]
+    assert (positions(starts, plans)[:, :, 0] == starts[:, :1] + torch.tensor([0.0, 2, 4])).all()
 
 
 def test_plans_through_the_block_do_not_count():
     start, goal = torch.tensor([[-0.7, 0.0]]), torch.tensor([[0.7, 0.0]])
-    straight = torch.tensor([[1.4, 0.0]]) / STRIDE
-    round_it = torch.tensor([[0.0, 0.7, 1.4, 0.0, 0.0, -0.7]]) / STRIDE
+    straight = torch.tensor([[0.0, 0.0, 0.7, 0.0]])
+    round_it = torch.tensor([[-0.7, 0.7, 0.7, 0.7, 0.7, 0.0]])
     assert crosses(start, straight).all() and not crosses(start, round_it).any()
     assert not succeeds(start, goal, straight).any() and succeeds(start, goal, round_it).all()
-    # float32 sums: rounding of 1e-7
-    assert (end(start, straight) - goal).abs().max() < 1e-6
-    assert closeness(start, goal, straight).abs().max() < 1e-9
+    assert (end(straight) == goal).all() and closeness(goal, straight) == 0

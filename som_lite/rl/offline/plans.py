@@ -1,30 +1,31 @@
-"""Plans: the next 16 steps of a walk, learnt as one long action.
+"""Plans: where a walk will be in the next 16 steps, learnt as one long action.
 
 A flow over plans knows from the data alone that walks are smooth and go round walls; where they
-should lead is said later, by guidance (Janner et al., 2205.09991, with a denoiser). A plan is a row
-of steps in strides, each in [-1, 1]^2: small errors of the clone then bend a walk, while errors of
-positions would tear it.
+should lead is said later, by guidance (Janner et al., 2205.09991, with a denoiser). A plan is every
+second of the next 16 positions, flattened.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som_lite.rl.maze import BLOCK, REACH, STRIDE, open_way
+from som_lite.rl.maze import BLOCK, REACH, open_way
 from som_lite.rl.offline.data import Data
 
-STEPS = 16
+STEPS, EVERY = 16, 2
 
 
-def windows(data: Data, steps: int = STEPS) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n p"]]:
-    """Every start in the data, and the next `steps` steps from it, flattened.
+def windows(
+    data: Data, steps: int = STEPS, every: int = EVERY
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n p"]]:
+    """Every start in the data, and the plan that was walked from it.
 
     No window crosses the end of an episode.
     """
     rows = torch.arange(len(data.episode) - steps + 1)
     rows = rows[data.episode[rows] == data.episode[rows + steps - 1]]
-    walked = (data.batch.next_obs - data.batch.obs) / STRIDE
-    return data.batch.obs[rows], walked[rows[:, None] + torch.arange(steps)].flatten(1)
+    following = rows[:, None] + torch.arange(every - 1, steps, every)
+    return data.batch.obs[rows], data.batch.next_obs[following].flatten(1)
 
 
 def from_the_left(
@@ -35,28 +36,23 @@ def from_the_left(
     return starts[here], plans[here]
 
 
-def positions(
-    start: Float[Tensor, "*#B 2"], plan: Float[Tensor, "*B p"]
-) -> Float[Tensor, "*B steps1 2"]:
-    """The start and the position after each step."""
-    walked = STRIDE * plan.unflatten(-1, (-1, 2)).cumsum(-2)
-    return start[..., None, :] + torch.cat([torch.zeros_like(walked[..., :1, :]), walked], -2)
+def positions(start: Float[Tensor, "B 2"], plan: Float[Tensor, "B p"]) -> Float[Tensor, "B k 2"]:
+    """The start, then those of the plan."""
+    return torch.cat([start[:, None], plan.unflatten(1, (-1, 2))], 1)
 
 
-def end(start: Float[Tensor, "*#B 2"], plan: Float[Tensor, "*B p"]) -> Float[Tensor, "*B 2"]:
+def end(plan: Float[Tensor, "*B p"]) -> Float[Tensor, "*B 2"]:
     """Where the plan leads."""
-    return start + STRIDE * plan.unflatten(-1, (-1, 2)).sum(-2)
+    return plan[..., -2:]
 
 
-def closeness(
-    start: Float[Tensor, "*#B 2"], goal: Float[Tensor, "*#B 2"], plan: Float[Tensor, "*B p"]
-) -> Float[Tensor, "*B"]:
+def closeness(goal: Float[Tensor, "*#B 2"], plan: Float[Tensor, "*B p"]) -> Float[Tensor, "*B"]:
     """``-|end - goal|^2``: the value of a plan, known without any critic."""
-    return -(end(start, plan) - goal).square().sum(-1)
+    return -(end(plan) - goal).square().sum(-1)
 
 
 def crosses(start: Float[Tensor, "B 2"], plan: Float[Tensor, "B p"]) -> Bool[Tensor, "B"]:
-    """Does a step of the plan lead through the block or a wall?"""
+    """Does a piece of the plan lead through the block or a wall?"""
     points = positions(start, plan).numpy()
     return torch.from_numpy(~open_way(points[:, :-1], points[:, 1:]).all(-1))
 
@@ -65,5 +61,5 @@ def succeeds(
     start: Float[Tensor, "B 2"], goal: Float[Tensor, "B 2"], plan: Float[Tensor, "B p"]
 ) -> Bool[Tensor, "B"]:
     """Does the plan reach the goal, through free space alone?"""
-    reached = (end(start, plan) - goal).norm(dim=-1) < REACH
+    reached = (end(plan) - goal).norm(dim=-1) < REACH
     return reached & ~crosses(start, plan)
