@@ -9,8 +9,7 @@ the robot a critic learnt from the data judges. Columns:
     success      share of 256 tasks whose plan reaches the goal through free space
     crosses      share of plans with a piece through a wall: they have left the data
     return       of 4 episodes of 500 steps, times 2 (the data's have 1000)
-    off data     distance of an action to the nearest one recorded in the 20 nearest states, in
-                 units of the same for the clone
+    off data     distance of (s, a) to the nearest recorded one, in units of that of the clone
     work, depth  passes of a network per action, and those that must wait for one another
 
 Methods with candidates or steps are given about the same work. Results are added to
@@ -63,7 +62,7 @@ RESULTS, TABLE = ROOT / "chapters/recorded/offline.json", ROOT / "tests/benchmar
 CLONE = ROOT / "chapters/recorded/maze_clone.safetensors"  # of seed 0, for the chapter's pictures
 ALPHAS = {  # in units of the spread of the value over the clone's actions
     "maze": (0.3, 0.1, 0.03, 0.01, 0.001),
-    "robot": (3.0, 1.0, 0.3, 0.1),
+    "robot": (1.0, 0.3, 0.1, 0.03),
 }
 N, STEPS, W, HORIZON, B = 16, 5, 2.0, 50, 128
 ENV = "HalfCheetah-v5"
@@ -181,16 +180,17 @@ def to_come(data: Data, horizon: int = HORIZON) -> Tensor:
     return total
 
 
-def off_data(data: Data, policy: policies.Policy, g: torch.Generator, near: int = 20) -> float:
-    """Mean distance of an action to the nearest one recorded in the ``near`` nearest states."""
+def off_data(data: Data, policy: policies.Policy, g: torch.Generator) -> float:
+    """Mean distance of (s, a) to the nearest of other recorded steps, in units of their spread."""
     rows = torch.randint(len(data.batch.obs), (400,), generator=g)
     with torch.no_grad():
         a = policy.draw(data.batch.obs[rows], g).clamp(-1, 1)
-    states = data.batch.obs / data.batch.obs.std(0)
-    distance = torch.cdist(states[rows], states)
+    unit = data.batch.obs.std(0), data.batch.action.std(0)
+    known = torch.cat([data.batch.obs / unit[0], data.batch.action / unit[1]], 1)
+    mine = torch.cat([data.batch.obs[rows] / unit[0], a / unit[1]], 1)
+    distance = torch.cdist(mine, known)
     distance[torch.arange(400), rows] = torch.inf  # the state itself
-    known = data.batch.action[distance.topk(near, largest=False).indices]
-    return float((a[:, None] - known).norm(dim=-1).amin(1).mean())
+    return float(distance.amin(1).mean())
 
 
 def robot(seed: int, scale: float) -> dict[str, Row]:
@@ -213,9 +213,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
     fit(clone.parameters(), cloning, int(2500 * scale))
     clone.requires_grad_(False)
     with seeded(seed + 1000):
-        critic = learn_value(
-            data, clone, g, updates=int(3000 * scale), gamma=0.95, B=B, hidden=(128, 128)
-        )
+        critic = learn_value(data, clone, g, updates=int(3000 * scale), B=B, hidden=(128, 128))
     critic.requires_grad_(False)
     some = obs[torch.randint(len(obs), (500,), generator=g)]
     spread = float(critic.min(some[:, None], clone.draw(some, N, g)).std(1).mean())
@@ -228,7 +226,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
         "mean action": mean,
         "clone": policies.cloned(clone),
         f"best of {N}": policies.best_of(clone, critic, N),
-        "classifier guidance": policies.classifier_guided(clone, critic, spread, STEPS),
+        "classifier guidance": policies.classifier_guided(clone, critic, 0.3 * spread, STEPS),
         f"classifier-free, w = {W:g}": policies.classifier_free(clone, W, N),
     }
     for alpha, prior in priors.items():
