@@ -55,8 +55,8 @@ from som_lite.rl.maze import BLOCK, GOAL, LOOP
 from som_lite.rl.offline import guidance, plans, prior_guidance
 from som_lite.rl.offline.clone import Clone, clone_loss
 from som_lite.rl.offline.data import load_data
-from som_lite.rl.offline.fit import fit
 from som_lite.rl.offline.guidance import NEAREST, classifier_free_velocity, labels  # noqa: F401
+from som_lite.rl.offline.minimise import minimise
 from som_lite.rl.offline.prior_guidance import Prior
 from som_lite.rl.policy import read_curve
 from som_lite.rl.runs import Run
@@ -174,7 +174,7 @@ def cloning():
     return clone_loss(clone.average(nothing[rows], told), recorded[rows], draws)
 
 
-fit(clone.parameters(), cloning, 1800, 4e-3)
+minimise(clone.parameters(), cloning, 1800, 4e-3)
 clone.requires_grad_(False)  # frozen from here on
 
 S = 2000
@@ -444,7 +444,7 @@ def learnt_prior(alpha, updates=250):
         value = lambda obs, eps: q(clone(obs, eps))  # noqa: E731
         return prior_guidance.prior_loss(prior, value, nothing[:256], alpha, g)
 
-    fit(prior.parameters(), tilting, updates, 1e-2)
+    minimise(prior.parameters(), tilting, updates, 1e-2)
     return prior.requires_grad_(False)
 
 
@@ -598,7 +598,7 @@ def plan_prior(alpha):
         value = lambda obs, eps: plans.closeness(goal, planner(obs, eps))  # noqa: E731
         return prior_guidance.prior_loss(prior, value, start.expand(64, -1), alpha * unit, g)
 
-    fit(prior.parameters(), tilting, 250, 1e-2)
+    minimise(prior.parameters(), tilting, 250, 1e-2)
     with torch.no_grad():
         return planner(ahead, prior.draw(ahead, rng(16)))
 

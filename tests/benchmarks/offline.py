@@ -39,12 +39,12 @@ from som_lite.rl.offline import policies  # noqa: E402
 from som_lite.rl.offline.clone import Clone, clone_loss  # noqa: E402
 from som_lite.rl.offline.data import Data, load_data  # noqa: E402
 from som_lite.rl.offline.diffusion_ql import DenoisingActor, diffusion_ql_loss  # noqa: E402
-from som_lite.rl.offline.fit import fit  # noqa: E402
 from som_lite.rl.offline.guidance import (  # noqa: E402
     classifier_free_velocity,
     guided_velocity,
     labels,
 )
+from som_lite.rl.offline.minimise import minimise  # noqa: E402
 from som_lite.rl.offline.plans import (  # noqa: E402
     closeness,
     crosses,
@@ -100,7 +100,7 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
         told = labels(torch.ones(len(plan)), g)  # 1: told where it leads; 0: not told
         return clone_loss(clone.average(start, told * torch.cat([end(plan), told], 1)), plan, g)
 
-    fit(clone.parameters(), cloning, int(2500 * scale), 4e-3)
+    minimise(clone.parameters(), cloning, int(2500 * scale), 4e-3)
     clone.requires_grad_(False)
     if seed == 0 and scale == 1:
         write_tensors(CLONE, {k: x.half() for k, x in clone.state_dict().items()}, {})
@@ -152,7 +152,7 @@ def maze(seed: int, scale: float) -> dict[str, Row]:
                 g,
             )
 
-        fit(prior.parameters(), tilting, int(400 * scale))
+        minimise(prior.parameters(), tilting, int(400 * scale))
         with torch.no_grad():
             noise = prior.draw(torch.cat([start, goal], 1), g)
             found[f"prior guidance, alpha = {alpha:g}"] = (clone(start, noise), 2, 2)
@@ -210,7 +210,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
         told = labels(good[rows], g, hide=0.5)
         return clone_loss(clone.average(obs[rows], told), act[rows], g)
 
-    fit(clone.parameters(), cloning, int(2500 * scale))
+    minimise(clone.parameters(), cloning, int(2500 * scale))
     clone.requires_grad_(False)
     with seeded(seed + 1000):
         critic = learn_value(data, clone, g, updates=int(3000 * scale), B=B, hidden=(128, 128))
@@ -225,7 +225,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
         "random actions": uniform,
         "mean action": mean,
         "clone": policies.cloned(clone),
-        f"best of {N}": policies.best_of(clone, critic, N),
+        f"best of {N}": policies.best_candidate(clone, critic, N),
         "classifier guidance": policies.classifier_guided(clone, critic, 0.3 * spread, STEPS),
         f"classifier-free, w = {W:g}": policies.classifier_free(clone, W, N),
     }
@@ -240,7 +240,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
                 g,
             )
 
-        fit(prior.parameters(), tilting, int(600 * scale))
+        minimise(prior.parameters(), tilting, int(600 * scale))
         found[f"prior guidance, alpha = {alpha:g}"] = policies.prior_guided(clone, prior)
     for eta, actor in denoisers.items():
 
@@ -248,7 +248,7 @@ def robot(seed: int, scale: float) -> dict[str, Row]:
             batch = data.sample(B, g)
             return diffusion_ql_loss(actor, critic, batch.obs, batch.action, eta, g)
 
-        fit(actor.parameters(), both, int(1200 * scale))
+        minimise(actor.parameters(), both, int(1200 * scale))
         found[f"Diffusion-QL, eta = {eta:g}"] = policies.Policy(actor.draw, 5, 5)
     rows = {}
     for name, policy in found.items():

@@ -10,8 +10,8 @@ from som_lite.rl.offline import policies
 from som_lite.rl.offline.clone import Clone, clone_loss
 from som_lite.rl.offline.data import Data
 from som_lite.rl.offline.diffusion_ql import DenoisingActor, diffusion_ql_loss
-from som_lite.rl.offline.fit import fit
 from som_lite.rl.offline.guidance import classifier_free_velocity, guided_velocity, labels
+from som_lite.rl.offline.minimise import minimise
 from som_lite.rl.offline.plans import closeness, crosses, end, positions, succeeds, windows
 from som_lite.rl.offline.prior_guidance import (
     LatentCritic,
@@ -54,7 +54,7 @@ def learnt(generator):
     def learn(value, alpha, updates=400):
         torch.manual_seed(0)
         prior = Prior(STATE, 2, (16,))
-        fit(
+        minimise(
             prior.parameters(),
             lambda: prior_loss(prior, value, STATE, alpha, generator),
             updates,
@@ -122,7 +122,7 @@ def test_latent_critic_learns_the_value_of_the_noise(generator):
         eps = torch.randn(512, 2, generator=generator)
         return latent_loss(latent, value, STATE, eps)
 
-    fit(latent.parameters(), loss, 500, 1e-2)
+    minimise(latent.parameters(), loss, 500, 1e-2)
     error = latent(STATE, eps) - value(STATE, eps)
     assert error.square().mean() < 0.02 * value(STATE, eps).var()
 
@@ -163,7 +163,7 @@ def test_a_clone_draws_the_data_by_one_call_and_a_hidden_label_is_no_label(gener
         rows = torch.randint(4000, (256,), generator=generator)
         return clone_loss(clone.average(states[rows]), a0[rows], generator)
 
-    fit(clone.parameters(), loss, 900, 4e-3)
+    minimise(clone.parameters(), loss, 900, 4e-3)
     for state in (0.0, 1.0):
         obs = torch.full((2000, 1), state)
         a = clone.draw(obs, 1, generator)[:, 0].detach()
@@ -215,7 +215,7 @@ def test_policies_act_in_the_box_and_cost_what_they_say(generator):
     prior = Prior(torch.randn(50, 3), 2, (8,))
     for policy, asked in (
         (policies.cloned(clone), 1),
-        (policies.best_of(clone, critic, 7), 1),  # all candidates in one call
+        (policies.best_candidate(clone, critic, 7), 1),  # all candidates in one call
         (policies.prior_guided(clone, prior), 1),
         (policies.classifier_guided(clone, critic, 1.0, 3), 2 * 3),
         (policies.classifier_free(clone, 2.0, 4), 2 * 4),
@@ -229,10 +229,10 @@ def test_policies_act_in_the_box_and_cost_what_they_say(generator):
 
 def test_fit_leaves_other_networks_alone_and_ends_at_step_size_zero():
     one, other = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
-    losses = fit([one], lambda: (one * other).square().sum(), 50, 0.1)
+    losses = minimise([one], lambda: (one * other).square().sum(), 50, 0.1)
     assert losses[0] == 3 and losses[-1] < 0.1 and (other == 1).all() and other.grad is None
     with pytest.raises(ValueError, match=r"updates must be at least 1, got 0"):
-        fit([one], lambda: one.sum(), 0)
+        minimise([one], lambda: one.sum(), 0)
 
 
 def test_windows_stay_in_their_episode():

@@ -54,7 +54,7 @@ def cloned(clone: Clone) -> Policy:
     return Policy(lambda obs, g: clone(obs, noise(obs, clone.act_dim, g)), 1, 1)
 
 
-def best_of(clone: Clone, critic: TwinQ, N: int) -> Policy:
+def best_candidate(clone: Clone, critic: TwinQ, N: int) -> Policy:
     """The best of N actions of the clone, by the critic."""
     return Policy(lambda obs, g: best_of_n(critic, obs, clone.draw(obs, N, g)), 2 * N, 2)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from som_lite.rl.critic import TwinQ, best_of_n, polyak_, td_target
 from som_lite.rl.offline.clone import Clone
 from som_lite.rl.offline.data import Data
-from som_lite.rl.offline.fit import fit
+from som_lite.rl.offline.minimise import minimise
 from som_lite.rl.replay import Batch
 
 
@@ -52,5 +52,5 @@ def learn_value(
             next_action = best_of_n(target, batch.next_obs, candidates)
         return value_loss(critic, target, batch, next_action, gamma)
 
-    fit(critic.parameters(), loss, updates, lr, after=lambda: polyak_(target, critic, tau))
+    minimise(critic.parameters(), loss, updates, lr, after=lambda: polyak_(target, critic, tau))
     return critic

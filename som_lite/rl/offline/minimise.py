@@ -8,7 +8,7 @@ from torch import Tensor
 from som_lite.rl.agents.common import adam
 
 
-def fit(
+def minimise(
     parameters: Iterable[Tensor],
     loss: Callable[[], Tensor],
     updates: int,
