@@ -684,10 +684,10 @@ for part, columns in (("maze", ("success", "crosses")), ("robot", ("return", "of
 # the robot, with 17 numbers for a state, there is nothing to look up.
 #
 # On the robot the critic is the weak part. The label asks no critic, only whether the next 50 recorded rewards were good, and gains most; the
-# mildest prior gains a little; whoever trusts the critic more falls below the clone, down to random actions. All stay below the mean of the data:
+# mildest prior gains too; stronger priors and classifier guidance, which follow the critic's slope further, fall to random actions. All stay below the mean of the data:
 # much of these is a good policy with a little noise, in states that a clone with small errors soon leaves.
 #
-# **Stop and think.** Best of 16 asks the same critic, and falls little. Why?
+# **Stop and think.** Best of 16 asks the same critic, and does not fall to the random actions. Why?
 #
 # <details><summary>Answer</summary>
 #
