@@ -168,9 +168,10 @@ def test_a_clone_draws_the_data_by_one_call_and_a_hidden_label_is_no_label(gener
         obs = torch.full((2000, 1), state)
         a = clone.draw(obs, 1, generator)[:, 0].detach()
         wanted = torch.full((2,), state - 0.5)
-        # a short training: a clone that mixes the states is off by .5
+        # a short training of one step comes out narrow; a clone that mixes the states has its mean
+        # off by .5 and a spread above .5
         torch.testing.assert_close(a.mean(0), wanted, atol=0.15, rtol=0)
-        torch.testing.assert_close(a.std(0), torch.full((2,), 0.3), atol=0.12, rtol=0)
+        torch.testing.assert_close(a.std(0), torch.full((2,), 0.3), atol=0.17, rtol=0)
     eps, one = torch.randn(5, 2), torch.ones(5, 1)
     given = clone.average(one, torch.zeros(5, 1))(eps, 0 * one, one)
     assert (eps - given == clone(one, eps)).all()
