@@ -815,7 +815,7 @@ measured(
 for task, dim in (("Hopper-v5", 3), ("HalfCheetah-v5", 6), ("Ant-v5", 8), ("Humanoid-v5", 17)):
     curve = read_curve(f"recorded/som/{task}/seed0")
     ess, gained = curve["ess"][-5:].mean(), curve["return_mean"][-1]
-    K = Run(f"recorded/som/{task}/seed0").config().config.K
+    K = Run(f"recorded/som/{task}/seed0").info()["config"]["config"]["K"]
     print(f"{task:<15} {dim:>2} components: ess {ess:.3f} of K = {K}, return {gained:7.1f}")
 
 # %% [markdown]
