@@ -25,7 +25,7 @@
 # **Time and hardware.** ≈ 60 s on one CPU core; allow two hours for reading and exercises. No GPU. The tables of the maze
 # and the robot are recorded.
 #
-# Previous: 11 · Spending compute well. This is the last chapter; the way back is
+# Previous: [11 · Spending compute well](11_compute.ipynb). This is the last chapter; the way back is
 # [00 · Start here](00_start_here.ipynb).
 
 # %% [markdown]
@@ -270,6 +270,20 @@ check("exercise 1: N(0, I) costs nothing, error", free_of_charge.abs().max(), be
 # </details>
 
 # %% [markdown]
+# One prior without a network, for the checks: the same mean and deviations in every state.
+
+
+# %%
+class Fixed(torch.nn.Module):
+    def __init__(self, b, c):
+        super().__init__()
+        self.b, self.log_c = torch.nn.Parameter(b), torch.nn.Parameter(c.log())
+
+    def forward(self, obs):
+        return self.b.expand(len(obs), -1), self.log_c.exp().expand(len(obs), -1)
+
+
+# %% [markdown]
 # ### 2. The objective of Prior Guidance · ●●○ · 20 min
 #
 # `prior(obs)` returns $b$ and $c$, each (B, d) for a batch of $B$ states. `value(obs, eps)` returns $Q(s,G(s,\varepsilon))$,
@@ -280,15 +294,6 @@ check("exercise 1: N(0, I) costs nothing, error", free_of_charge.abs().max(), be
 # %% tags=["exercise", "raises-exception"]
 def prior_loss(prior, value, obs, alpha, generator):
     raise NotImplementedError
-
-
-class Fixed(torch.nn.Module):
-    def __init__(self, b, c):
-        super().__init__()
-        self.b, self.log_c = torch.nn.Parameter(b), torch.nn.Parameter(c.log())
-
-    def forward(self, obs):
-        return self.b.expand(len(obs), -1), self.log_c.exp().expand(len(obs), -1)
 
 
 slope = torch.tensor([0.5, -1.0, 2.0])
@@ -1029,5 +1034,5 @@ for h, alpha in ((0.0, 0.5), (2.0, 0.5), (2.0, 5.0)):
 #
 # ---
 #
-# Previous: 11 · Spending compute well (from [10 · Neighbours](10_neighbours.ipynb)). Back to
+# Previous: [11 · Spending compute well](11_compute.ipynb). Back to
 # [00 · Start here](00_start_here.ipynb).
