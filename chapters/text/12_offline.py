@@ -365,6 +365,19 @@ check(
 # of $\beta\,p(\text{good}\mid a)^w$ at each noise level; as a flow that is only nearly its law.
 
 # %% [markdown]
+# For the check, a flow that is known exactly.
+
+# %%
+spread, centre = 0.4, torch.tensor([0.2, -0.1])
+
+
+def normal_velocity(a, t):
+    """Of data N(centre, spread^2): (a - m) / t, from the mean of a_0 given a."""
+    gain = (1 - t) * spread**2 / ((1 - t) ** 2 * spread**2 + t**2)
+    return (a - centre - gain * (a - (1 - t) * centre)) / t.clamp(min=1e-6)
+
+
+# %% [markdown]
 # ### 3. Bend a flow · ●●○ · 20 min
 #
 # Return the guided velocity, a function of `a` (n, d) and `t` (n, 1). `boltzmann_score(f, alpha, a)` is
@@ -376,15 +389,6 @@ check(
 # %% tags=["exercise", "raises-exception"]
 def guided_velocity(v, q, alpha):
     raise NotImplementedError
-
-
-spread, centre = 0.4, torch.tensor([0.2, -0.1])
-
-
-def normal_velocity(a, t):
-    """Of data N(centre, spread^2): (a - m) / t, from the mean of a_0 given a."""
-    gain = (1 - t) * spread**2 / ((1 - t) ** 2 * spread**2 + t**2)
-    return (a - centre - gain * (a - (1 - t) * centre)) / t.clamp(min=1e-6)
 
 
 linear = lambda a: a @ slope[:2]  # noqa: E731
