@@ -216,7 +216,7 @@ show(
 # | 09 [SOM on MuJoCo](09_som_on_mujoco.ipynb) | train, evaluate and compare on simulated robots; know the cost | **ready** |
 # | 10 [Neighbours](10_neighbours.ipynb) | see each rival as a change of a few lines | **ready** |
 # | 11 [Spending compute well](11_compute.ipynb) | choose the times of an update; make it cheaper | **ready** |
-# | 12 Offline, and what is open | carry the idea to recorded data; start a project | planned |
+# | 12 [Offline, and what is open](12_offline.ipynb) | carry the idea to recorded data; start a project | **ready** |
 
 # %% [markdown]
 # ## The idea in one picture

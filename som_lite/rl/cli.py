@@ -1,4 +1,4 @@
-"""The command line: som-lite train, evaluate, sweep and summary."""
+"""The command line: som-lite train, evaluate, record, sweep and summary."""
 
 import argparse
 import contextlib
@@ -19,7 +19,9 @@ from som_lite.rl.config import TrainConfig
 from som_lite.rl.device import require_device
 from som_lite.rl.envs import make_env
 from som_lite.rl.evaluate import Episodes, play, record_video
+from som_lite.rl.offline.data import load_data
 from som_lite.rl.options import train_help, unknown_option
+from som_lite.rl.record import RecordConfig, record
 from som_lite.rl.runs import Run
 from som_lite.rl.summary import find_runs, returns_table
 from som_lite.rl.sweep import grid, script, sweep, variants
@@ -29,6 +31,7 @@ USAGE = """usage: som-lite COMMAND [options]
 
   train      train an agent:            som-lite train --env HalfCheetah-v5
   evaluate   look at a trained agent:   som-lite evaluate RUN --video out.mp4
+  record     what it does, as data:     som-lite record RUN --out data/hopper-mixed-v0
   sweep      many runs side by side:    som-lite sweep --envs Hopper-v5 Walker2d-v5 --seeds 0 1 2
   summary    a table of many runs:      som-lite summary runs
   plot       their learning curves:     som-lite plot runs --out curves.png
@@ -148,6 +151,15 @@ def _report(env: str, episodes: Episodes, options: EvaluateConfig) -> str:
     return "\n".join(lines)
 
 
+def record_command(arguments: list[str]) -> None:
+    """Write a data set and say what is in it."""
+    options = _parse(RecordConfig, prog="som-lite record", args=arguments)
+    data = load_data(record(options))
+    returns, steps = data.returns(), len(data.batch.reward)
+    spread = f"from {returns.min():.1f} to {returns.max():.1f}"
+    print(f"{options.out}: {len(returns)} episodes, {steps} steps, returns {spread}")
+
+
 def sweep_command(arguments: list[str]) -> None:
     """Train a grid of runs and print the final returns by task and agent."""
     parser = argparse.ArgumentParser(
@@ -235,6 +247,7 @@ def _parse(kind: Any, **options: Any) -> Any:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train_command,
     "evaluate": evaluate_command,
+    "record": record_command,
     "sweep": sweep_command,
     "summary": summary_command,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import mujoco
 
-from som_lite.rl import multigoal
+from som_lite.rl import maze, multigoal
 from som_lite.rl.adapt import Adapted
 from som_lite.rl.drawing import track
 
@@ -46,6 +46,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
 def _registered(env_id: str) -> str:
     """The id without the module, which has been imported. Raises ValueError for an unknown id."""
     multigoal.register()
+    maze.register()
     module, _, name = env_id.rpartition(":")
     if module:
         try:

@@ -5,6 +5,7 @@ from som_lite.view.boltzmann import boltzmann_explorer
 from som_lite.view.flow_field import flow_field_explorer
 from som_lite.view.law_of_t import law_of_t_explorer
 from som_lite.view.neighbours import neighbours_explorer
+from som_lite.view.offline import offline_explorer
 from som_lite.view.one_step import one_step_explorer
 from som_lite.view.policy import policy_explorer
 from som_lite.view.schedule import schedule_explorer
@@ -18,6 +19,7 @@ __all__ = [
     "flow_field_explorer",
     "law_of_t_explorer",
     "neighbours_explorer",
+    "offline_explorer",
     "one_step_explorer",
     "policy_explorer",
     "schedule_explorer",

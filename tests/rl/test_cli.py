@@ -37,7 +37,7 @@ def asked(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("paint", "unknown command 'paint': use train, evaluate, sweep"),
+        ("paint", "unknown command 'paint': use train, evaluate, record, sweep"),
         ("train --env HalfCheeta-v5", "did you mean HalfCheetah-v5"),
         ("train --env CartPole-v1", "not a continuous Box"),
         ("train --steps -5", "steps must be at least 1, got -5"),
@@ -72,7 +72,9 @@ def test_a_mistake_is_one_line_on_stderr(run, tmp_path, monkeypatch, arguments, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["", "train", "train --agent sac", "evaluate", "sweep"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "train --agent sac", "evaluate", "record", "sweep"]
+)
 def test_help(run, command):
     code, out, err = run(*command.split(), "--help")
     assert code == 0 and err == "" and "usage: som-lite" in out
