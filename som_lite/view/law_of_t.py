@@ -51,7 +51,7 @@ def law_of_t_explorer(
         own.set_data(t, f)
         best.set_data(t, best_density(f, g[at]))
         law.set_data(t, part["density"][plan][at])
-        middle, low, high = interval(error_ratios(part, plan))
+        middle, low, high = mean_ratio(error_ratios(part, plan))
         bars.set_segments([[(x, a), (x, b)] for x, a, b in zip(shares, low, high, strict=True)])
         curve.set_data(shares, middle)
         here.set_data([done], [middle[at]])
@@ -124,7 +124,7 @@ def equal_time_ratios(part: Mapping, plan: str) -> np.ndarray:
     return np.concatenate(pairs)[:, None]
 
 
-def interval(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_ratio(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Geometric mean over pairs and its 95 % bootstrap interval, look by look."""
     logs = np.log(ratios)
     draws = np.random.default_rng(0).integers(len(logs), size=(1000, len(logs)))

@@ -27,9 +27,9 @@ import torch
 from som_lite.flow import regressions
 from som_lite.flow.boltzmann import Bumps, ridge, ring, three_bumps
 from som_lite.flow.densities import pinwheel, three_modes, two_moons
-from som_lite.flow.regressions import PLANS, Regression, fit, flow_matching, from_q, meanflow
+from som_lite.flow.regressions import PLANS, Regression, flow_matching, from_q, meanflow, train_by
 from som_lite.flow.timesteps import Likelihood
-from som_lite.view.law_of_t import equal_time_ratios, error_ratios, interval
+from som_lite.view.law_of_t import equal_time_ratios, error_ratios, mean_ratio
 
 HERE = Path(__file__).parent
 RECORD = HERE.parents[1] / "chapters" / "recorded" / "timesteps.json"
@@ -77,7 +77,10 @@ def relative_times(task: Regression, updates: int = 50, rounds: int = 3) -> dict
     """Of an update by each plan, over "own"; the plans take turns, the first round warms up."""
     plans, last = plans_of(task), [updates]
     times = [
-        {name: fit(task, plan, updates, looks=last)[1][0].seconds for name, plan in plans.items()}
+        {
+            name: train_by(task, plan, updates, looks=last)[1][0].seconds
+            for name, plan in plans.items()
+        }
         for _ in range(rounds + 1)
     ]
     return {p: statistics.median(row[p] / row["own"] for row in times[1:]) for p in plans}
@@ -103,7 +106,7 @@ def measure(part: str, seeds: int, scale: float) -> dict:
             for seed in range(seeds):
                 shown = target == first and seed == 0
                 watch = partial(gradient_moments, task) if shown and name == "own" else None
-                _, seen = fit(task, plan, updates, seed, looks=looks, watch=watch)
+                _, seen = train_by(task, plan, updates, seed, looks=looks, watch=watch)
                 runs.append([look.error for look in seen])
                 if shown:
                     density[name] = [look.law.density(grid(task)).tolist() for look in seen]
@@ -134,9 +137,9 @@ def table(record: dict) -> str:
     show = lambda numbers: "{:.2f} ({:.2f} to {:.2f})".format(*numbers)  # noqa: E731
     for name, part in record["parts"].items():
         for plan in [p for p in part["time"] if p != "own"]:
-            over_looks = np.stack(interval(error_ratios(part, plan)))
+            over_looks = np.stack(mean_ratio(error_ratios(part, plan)))
             cells = [show(over_looks[:, EARLY]), show(over_looks[:, -1])]
-            at_equal_time = np.stack(interval(equal_time_ratios(part, plan)))[:, 0]
+            at_equal_time = np.stack(mean_ratio(equal_time_ratios(part, plan)))[:, 0]
             cells += [f"{part['time'][plan]:.2f}", show(at_equal_time)]
             lines.append(f"| {name} | {plan} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ from som_lite.view.law_of_t import (
     best_density,
     equal_time_ratios,
     error_ratios,
-    interval,
+    mean_ratio,
     relative_variance,
 )
 
@@ -67,7 +67,7 @@ def test_best_density_integrates_to_one_for_an_objective_that_is_not_flat():
 def test_ratios_pair_targets_and_seeds():
     ratios = error_ratios(PARTS["steep"], "decrease, no weights")
     assert ratios.shape == (4, 2) and np.allclose(ratios, 3)
-    middle, low, high = interval(np.array([[1.0], [4.0]]))
+    middle, low, high = mean_ratio(np.array([[1.0], [4.0]]))
     assert middle[0] == pytest.approx(2) and low[0] == 1 and high[0] == pytest.approx(4)
 
 
