@@ -997,8 +997,8 @@ for h, alpha in ((0.0, 0.5), (2.0, 0.5), (2.0, 5.0)):
 # <details><summary>Solution</summary>
 #
 # By the derivation $\rho^*\propto\mathcal N(0,I)\,e^{Q(G)/\alpha}$. For a component,
-# $-\frac12\varepsilon^2+\frac1\alpha\big(g(\bar a+S\varepsilon)-\frac h2(\bar a+S\varepsilon)^2\big)
-# =-\frac12\big(1+\frac{hS^2}\alpha\big)\varepsilon^2+\frac S\alpha(g-h\bar a)\,\varepsilon+\text{const}$: a normal with precision
+# $-\frac12\varepsilon^2+\frac1\alpha\big(g(\bar a+S\varepsilon)-\frac h2(\bar a+S\varepsilon)^2\big)$, which up to a constant is
+# $-\frac12\big(1+\frac{hS^2}\alpha\big)\varepsilon^2$ plus $\frac S\alpha(g-h\bar a)\,\varepsilon$: a normal with precision
 # $1/c^2=1+hS^2/\alpha$ and mean $b=c^2\,S(g-h\bar a)/\alpha$. Its image under $G$ has variance $S^2c^2=1/(1/S^2+h/\alpha)$: the
 # precisions of the data and of $e^{Q/\alpha}$ add up, as they do in the product $\beta\,e^{Q/\alpha}$. The normal family loses
 # nothing here. Where the data have several humps, it does (problem 4).
