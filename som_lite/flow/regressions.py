@@ -2,7 +2,7 @@
 
 `flow_matching` (chapter 01) and `meanflow` (02) learn from pairs of data and noise; `from_q` is
 the update of SOM's actor (06, 08), which learns from a known energy. The times come from outside,
-so that any law of t (flow.timesteps) can be tried on any of them: `train_by`.
+so that any law of t (flow.timesteps) can be tried on any of them: `train_with_plan`.
 """
 
 import copy
@@ -228,7 +228,7 @@ def bin_decreases(
     return falls.clamp(min=0)
 
 
-def train_by(
+def train_with_plan(
     task: Regression,
     plan: Plan = Plan(),
     updates: int = 800,

@@ -20,7 +20,7 @@ from som_lite.flow.dual import dual_meanflow_loss, value_and_rate
 from som_lite.flow.intervals import interval_rows
 from som_lite.flow.meanflow import meanflow_loss
 from som_lite.flow.nets import MLP, AverageVelocityNet
-from som_lite.flow.regressions import Plan, flow_matching, train_by
+from som_lite.flow.regressions import Plan, flow_matching, train_with_plan
 from som_lite.rl.agents import SOM
 from som_lite.rl.agents.som import PAIRS, STEPS
 from som_lite.rl.critic import best_of_n
@@ -164,7 +164,10 @@ def activations() -> dict[str, dict[str, float]]:
             return net
 
         changed = type(task)(task.rows, task.objective, task.error, make)
-        runs = [train_by(changed, Plan(), 300, seed, looks=[300])[1][0].error for seed in range(3)]
+        runs = [
+            train_with_plan(changed, Plan(), 300, seed, looks=[300])[1][0].error
+            for seed in range(3)
+        ]
         errors[name] = sum(runs) / 3
     return {"time": relative_times(actions), "error": errors}
 

@@ -27,7 +27,14 @@ import torch
 from som_lite.flow import regressions
 from som_lite.flow.boltzmann import Bumps, ridge, ring, three_bumps
 from som_lite.flow.densities import pinwheel, three_modes, two_moons
-from som_lite.flow.regressions import PLANS, Regression, flow_matching, from_q, meanflow, train_by
+from som_lite.flow.regressions import (
+    PLANS,
+    Regression,
+    flow_matching,
+    from_q,
+    meanflow,
+    train_with_plan,
+)
 from som_lite.flow.timesteps import Likelihood
 from som_lite.view.law_of_t import equal_time_ratios, error_ratios, mean_ratio
 
@@ -78,7 +85,7 @@ def relative_times(task: Regression, updates: int = 50, rounds: int = 3) -> dict
     plans, last = plans_of(task), [updates]
     times = [
         {
-            name: train_by(task, plan, updates, looks=last)[1][0].seconds
+            name: train_with_plan(task, plan, updates, looks=last)[1][0].seconds
             for name, plan in plans.items()
         }
         for _ in range(rounds + 1)
@@ -106,7 +113,7 @@ def measure(part: str, seeds: int, scale: float) -> dict:
             for seed in range(seeds):
                 shown = target == first and seed == 0
                 watch = partial(gradient_moments, task) if shown and name == "own" else None
-                _, seen = train_by(task, plan, updates, seed, looks=looks, watch=watch)
+                _, seen = train_with_plan(task, plan, updates, seed, looks=looks, watch=watch)
                 runs.append([look.error for look in seen])
                 if shown:
                     density[name] = [look.law.density(grid(task)).tolist() for look in seen]

@@ -15,7 +15,7 @@ from som_lite.flow.regressions import (
     meanflow,
     row_errors,
     row_gradients,
-    train_by,
+    train_with_plan,
 )
 from som_lite.flow.timesteps import BinLaw, Likelihood, Power
 
@@ -77,18 +77,18 @@ def test_row_gradients_are_those_of_autograd(generator):
 @pytest.mark.parametrize("name", PLANS)
 def test_every_plan_learns_and_repeats_itself(name):
     task = flow_matching(DATA, Power(2.0))
-    net, looks = train_by(task, PLANS[name], 60, looks=[5, 60])
+    net, looks = train_with_plan(task, PLANS[name], 60, looks=[5, 60])
     assert [look.updates for look in looks] == [5, 60]
     assert looks[1].error < 0.9 * looks[0].error or name == "logit-normal"  # another loss
     if isinstance(looks[1].law, BinLaw):
         assert looks[1].law.score is not None  # it has learnt
-    again, _ = train_by(task, PLANS[name], 60)
+    again, _ = train_with_plan(task, PLANS[name], 60)
     assert all(torch.equal(x, y) for x, y in zip(net.parameters(), again.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("task", [meanflow(DATA), from_q(ring)], ids=["meanflow", "from_q"])
 def test_one_step_maps_are_learnt(task):
-    _, looks = train_by(task, Plan(), 300, looks=[2, 300])
+    _, looks = train_with_plan(task, Plan(), 300, looks=[2, 300])
     assert looks[1].error < 0.9 * looks[0].error
 
 
