@@ -470,6 +470,11 @@ check(
     value.requires_grad - rate.requires_grad,
     above=0.5,
 )
+first = net.mlp[0].weight
+wanted = torch.autograd.grad(net(a, r, t).square().sum(), first)[0]
+found = torch.autograd.grad(value.square().sum(), first, allow_unused=True)[0]
+off = 1.0 if found is None else (found - wanted).norm() / wanted.norm()
+check("exercise 2: gradient that reaches the first layer, relative error", off, below=1e-4)
 
 # %% [markdown]
 # <details><summary>Hint</summary>

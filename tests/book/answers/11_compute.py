@@ -196,6 +196,21 @@ def value_and_rate(net, a, r, t, v):
         return torch.func.jvp(net, (a, r, t), (v, torch.zeros_like(r), torch.ones_like(t)))
 
 
+# %% 2 | wrong | the gradient stops at every layer
+def value_and_rate(net, a, r, t, v):
+    z = torch.cat([a, net.time(t), net.time(t - r)], -1)
+    dz = torch.cat([v, time_rate(net.time, t), time_rate(net.time, t - r)], -1)
+    for layer in net.mlp:
+        z = z.detach()
+        if isinstance(layer, nn.Linear):
+            dz = dz @ layer.weight.detach().T
+        else:
+            s = torch.sigmoid(z)
+            dz = dz * s * (1 + z * (1 - s))
+        z = layer(z)
+    return z, dz
+
+
 # %% 2 | right | layers in pairs, SiLU by its formula
 def value_and_rate(net, a, r, t, v):
     linear, last = list(net.mlp)[:-1:2], net.mlp[-1]
@@ -252,6 +267,12 @@ def spread_pairs(n, generator):
 def spread_pairs(n, generator):
     t = ((torch.arange(n)[:, None] + 0.5) / n).sqrt()
     return t * torch.rand(n, 1, generator=generator), t
+
+
+# %% 3 | wrong | the lower time keeps away from both ends
+def spread_pairs(n, generator):
+    t = Power(2.0).spread(n, generator)
+    return t * (0.25 + 0.5 * torch.rand(n, 1, generator=generator)), t
 
 
 # %% 3 | right | by the root
