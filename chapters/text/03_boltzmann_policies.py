@@ -116,12 +116,13 @@ check("Bellman equation against played episodes", (corridor - played).abs().max(
 # In cells 0 and 1 the critic prefers left: 1 soon beats 3 much later. It *grades* each action and gives no rule for
 # choosing. That rule is the subject of this chapter. (Learning a critic is the subject of chapter 07.)
 #
-# **Stop and think.** With whose critic would a robot agree that *always* goes right? Compute $Q$ in cell 1.
+# **Stop and think.** A robot that *always* goes right stands in cell 1. Does this critic grade its two moves
+# truthfully? Compute its own $Q$.
 #
 # <details><summary>Answer</summary>
 #
-# With its own. From cell 1 it is out after four moves: $Q=0.8^3\cdot3=1.536$. After one step left the same way starts a
-# cell earlier: $0.8^5\cdot3=0.983$. The coin flipper's critic says left because a coin flipper wastes the way right.
+# No. Four moves to the right and it is out: $Q=0.8^3\cdot3=1.536$. After one step left it needs five more:
+# $0.8^5\cdot3=0.983$. For this robot right is better. Left is better for a coin flipper, who wastes the way right.
 #
 # </details>
 #
@@ -134,7 +135,7 @@ check("Bellman equation against played episodes", (corridor - played).abs().max(
 # We want a policy that prefers high $Q$. Three ideas:
 #
 # 1. **Follow the gradient.** Start anywhere, walk uphill, act where you arrive.
-# 2. **Fit a Gaussian.** Here is the one that fits best (in likelihood) the points of the third panel.
+# 2. **Fit a Gaussian.** Here is the one most likely to have produced the points of the third panel.
 # 3. **Take a density that grows with $Q$,** $p(a)=\exp(Q(a)/\alpha)/Z$, and draw from it. The number $\alpha>0$ is the
 #    *temperature*, and $Z$ makes the total mass 1. This is the **Boltzmann density**, in code `BoxBoltzmann`.
 
@@ -171,7 +172,7 @@ gaussian = samples.mean(0) + torch.randn(2000, 2, generator=generator) @ spread.
 masses = torch.zeros(3, dtype=torch.float64).index_add(0, hill(exact.grid), exact.p)
 print("share of each hill, exactly: " + "  ".join(f"{mass:.5f}" for mass in masses))
 arrived = torch.cdist(tops, q.centres).amin(-1) < 0.05
-check("share of climbers on a top", arrived.float().mean(), above=0.75, below=0.95)
+assert 0.75 < arrived.float().mean() < 0.95  # the others are still on the plains
 on_best = (arrived & (hill(tops) == 0)).float().mean()
 check("share of all climbers on the best hill", on_best, below=0.42)
 
@@ -201,11 +202,11 @@ show(
 
 # %% [markdown]
 # **What you should see.** On the left the climbers: most on three spots (enlarged), the others on the plains, which
-# have no slope. In the middle the Gaussian: its mean (cross) lies *between* the hills, where $Q$ is low. On the right
+# have hardly any slope. In the middle the Gaussian: its mean (cross) lies *between* the hills, where $Q$ is low. On the right
 # the Boltzmann density: all three hills, each with some play around its top.
 #
-# The climbers go where much of the square slopes, not where it is best: two in five reach the best hill, which holds 58
-# % of the Boltzmann density.
+# A climber takes the hill on whose flank it happens to start, good or bad. Two in five reach the best hill, which holds
+# 58 % of the Boltzmann density.
 
 # %% [markdown]
 # ## Derivation
@@ -265,8 +266,8 @@ check("entropy here and in BoxBoltzmann", abs(entropy(p) - exact.entropy()), bel
 # $$\boxed{\;\alpha\log Z-J(\pi)=\alpha\,\mathrm{KL}(\pi\,\|\,p)\;}$$
 #
 # and the maximiser of $J$ is $p=\exp(Q/\alpha)/Z$. A special case: let $\pi$ be $p$ *restricted* to a region of mass
-# $M$. There $\pi/p=1/M$, so the gap is exactly $\alpha\log\frac1M$. We check both on four rivals: the uniform density,
-# the Gaussian with the mean and covariance of $p$, another temperature, and $p$ restricted to its largest hill.
+# $M$. There $\pi/p=1/M$, so the gap is exactly $\alpha\log\frac1M$. We check both on four rivals; the Gaussian has the
+# mean and covariance of $p$, before the walls cut it off.
 
 
 # %%
@@ -311,13 +312,14 @@ check("gap of one hill against alpha log 1/M", difference, below=1e-5)
 #
 # $$\frac{dE[Q]}{d\beta}=\mathrm{Var}[Q],\qquad \frac{dH}{d\beta}=-\beta\,\mathrm{Var}[Q].$$
 #
-# **Cooling always raises $E[Q]$ and always lowers the entropy**, whatever the landscape. At $\alpha\to\infty$ the
-# density is uniform, and $H=\log4$, the logarithm of the square's area. At $\alpha\to0$ only the highest top is left.
-# Near it $Q$ is a parabola, $p$ is a Gaussian, and each of the $d$ dimensions costs $\alpha/2$:
+# **Cooling always raises $E[Q]$ and always lowers the entropy**, whatever the landscape (unless it is flat). At
+# $\alpha\to\infty$ the density is uniform, and $H=\log4$, the logarithm of the square's area. At $\alpha\to0$ only the
+# highest top is left. If it lies inside the square, $Q$ is a parabola near it, $p$ is a Gaussian, and each of the $d$
+# dimensions costs $\alpha/2$:
 #
 # $$E[Q]\approx\max Q-\tfrac d2\,\alpha\qquad\text{for small }\alpha .$$
 #
-# The derivatives are checked by central differences, the last formula at $\alpha=0.01$, where $d/2=1$.
+# The last formula is checked at $\alpha=0.01$, where $d/2=1$.
 
 # %%
 worst_q, worst_h = 0.0, 0.0
@@ -349,6 +351,7 @@ for ax, line, ends, name in (
             ax.axhline(end, color=COLOURS["reference"], linestyle=":", linewidth=1.0)
             ax.text(0.012 if words == "uniform" else 3.0, end, words, va="bottom")
     ax.axvline(alpha, color=COLOURS["noise"], linewidth=1.0)
+    ax.text(0.11, 0.03, r"$\alpha = 0.1$", transform=ax.get_xaxis_transform())
     ax.set(xlabel=r"temperature $\alpha$", title=name, xlim=(0.01, 30))
 left.set_ylim(0, 1.15)
 right.set_ylim(-6, 2.2)
@@ -360,7 +363,7 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** From greedy to uniform in about two decades of $\alpha$, where it is a sizeable part of the
+# **What you should see.** From greedy to uniform takes about two decades, those in which $\alpha$ is comparable to the
 # *differences* of $Q$. Multiplying $Q$ by ten is the same as dividing $\alpha$ by ten: a temperature without the scale
 # of its $Q$ says nothing.
 #
@@ -499,7 +502,7 @@ uniform = rivals["uniform"]
 size = bracket(exact, uniform).abs()
 vanishing = max(bracket(exact, p).abs(), bracket(cut, cut.p).abs()) / size
 check("bracket under p (hills, ridge), over its uniform size", vanishing, below=1e-3)
-check("the same without 1 / alpha", bracket(exact, p, factor=alpha).abs() / size, above=0.1)
+assert bracket(exact, p, factor=alpha).abs() / size > 0.1  # the same without 1 / alpha
 ratio = change(uniform, 1e-4) / (1e-4 / 2 * bracket(exact, uniform))
 check("uniform start: change over formula", ratio, above=0.98, below=1.02)
 
@@ -519,7 +522,7 @@ def change_at_walls(wall, eta=1e-4):
     return p @ (sloped(after) @ weights - sloped(line)) / (eta / 2 * border)
 
 
-check("no wall: change over border term", change_at_walls(lambda a: a), above=0.98, below=1.02)
+assert 0.98 < change_at_walls(lambda a: a) < 1.02  # no wall: the border term itself
 check("mirrors: change over border term", change_at_walls(reflect).abs(), below=0.02)
 clipping = change_at_walls(lambda a: a.clamp(-1, 1))
 check("clipping: change over border term", clipping, above=0.45, below=0.55)
@@ -537,7 +540,7 @@ def landing(step, box):
 
 
 # %% [markdown]
-# `reflect` folds the line into $[-1,1]$. Clipping, the usual code, leaves half of the border term.
+# `reflect` folds the line into $[-1,1]$. Clipping leaves half of the border term.
 
 # %% [markdown]
 # ### 1. The Langevin step · ●○○ · 10 min
@@ -664,7 +667,7 @@ between = y[1:] >= -0.5
 crossing = 2 * torch.trapezoid(outer[:, between], y[1:][between])
 for depth, theory in zip(depths, crossing, strict=True):
     print(f"D / alpha = {depth:.0f}: T = {theory:8.3f}, that is {theory / eta:8.1f} steps")
-check("fewest arrivals", arrivals.min(), above=100)
+assert arrivals.min() > 100
 # a hundred arrivals are good to 10 %, and one between two steps is noticed late
 check("largest relative error of T", (measured / crossing - 1).abs().max(), below=0.3)
 growth = (crossing * depths).log().diff()  # of T D / alpha, per unit of D / alpha
@@ -689,8 +692,9 @@ show(
 
 # %% [markdown]
 # **What you should see.** The marks on the curve, which becomes a straight line, on this axis an exponential. Our three
-# hills at $\alpha=0.1$ have valleys about nine temperatures deep, as you will see in a moment: by the law
-# $20\,000\cdot e^3\cdot\frac69\approx270\,000$ steps for *one* crossing. No robot has that much time.
+# hills at $\alpha=0.1$ have valleys about nine temperatures deep. From six to nine the law adds a factor
+# $e^3\cdot\frac69\approx13$: of the order of a hundred thousand steps for *one* crossing. (The constant depends on the
+# landscape; we shall count.) No robot has that much time.
 #
 # ### Step 8: noise levels
 #
@@ -712,8 +716,8 @@ show(
 # $$\boxed{\;s(a,t)=\nabla\log p_t(a)=\frac{\mu\,m(a,t)-a}{\sigma^2}\;}$$
 #
 # It points from where you are to the best guess of where you would be without the noise. This is **Tweedie's formula**,
-# for any $\mu$ and $\sigma$. On the grid the posterior mean is a sum over cells once more. We check the formula against
-# differences of $\log p_t$, and against the package.
+# for any $\mu$ and $\sigma$. On the grid $m$ is once more a sum over cells. We check against differences of $\log p_t$,
+# and against the package.
 
 
 # %%
@@ -743,11 +747,11 @@ for t in (0.1, 0.4, 0.8):
     to_slope = max(to_slope, by_differences)
     to_package = max(to_package, largest(score - package_score) / largest(score))
 check("Tweedie against differences, worst of t = .1, .4, .8", to_slope, below=1e-5)
-check("Tweedie against BoxBoltzmann", to_package, below=1e-4)
+assert to_package < 1e-4  # against BoxBoltzmann
 
 # %% [markdown]
-# **Its step.** How narrow can $p_t$ be? Differentiate the score once more, along $a$. The posterior mean contributes
-# the covariance $C$ of the posterior:
+# **Its step.** How narrow can $p_t$ be? Differentiate the score once more. The posterior mean contributes the
+# covariance $C$ of the posterior:
 #
 # $$-\nabla\nabla\log p_t=\frac1{\sigma^2}\,I-\frac{\mu^2}{\sigma^4}\,C .$$
 #
@@ -770,8 +774,8 @@ check("greatest curvature in units of 1 / sigma^2", greatest, below=1 + 1e-9)
 
 # %% [markdown]
 # How deep are the valleys of $p_t$? We follow $\log p_t$ along the line between the two best hills (both shrink by the
-# factor $\mu$), and ask how deep water would stand there. Beside it, the share of $p_t$ that lies nearest to the first
-# hill.
+# factor $\mu$), and ask how deep water would stand there (at $t=0$ that is $D/\alpha$). Beside it, the share of $p_t$
+# that lies nearest to the first hill.
 
 # %%
 line = torch.linspace(-0.3, 1.3, 161, dtype=torch.float64)[:, None]
@@ -812,8 +816,9 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** Noise melts the three hills into one between $t=0.2$ and $t=0.4$. At $t=0.05$ the plains have
-# no slope, and only the wall is felt. From $t=0.2$ on every point knows a direction.
+# **What you should see.** Noise melts the three hills into one between $t=0.2$ and $t=0.4$. (The arrows are the score
+# times $\sigma$.) At $t=0.05$ the plains have no slope, and only the wall is felt. From $t=0.2$ on every point knows a
+# direction.
 
 # %% [markdown]
 # ## Code
@@ -864,7 +869,9 @@ annealed = langevin(clean_score, reflect(noisy), eta, 50, g)
 from_one = langevin(clean_score, q.centres[2].repeat(2000, 1), eta, 450, g)
 from_all = langevin(clean_score, 2 * torch.rand(2000, 2, generator=g) - 1, eta, 450, g)
 
-check("share that stayed on the third hill", shares(from_one)[2], above=0.95)
+# about ten of the 2000 get away: good to a factor of three
+crossing_steps = 450 / (1 - shares(from_one)[2])
+check("steps for one crossing from the third hill", crossing_steps, above=3e4, below=3e5)
 from_all_error, annealed_error = ((shares(a) - masses).abs().max() for a in (from_all, annealed))
 check("error of the shares, walk from everywhere", from_all_error, above=0.12)
 check("error of the shares, annealed", annealed_error, below=0.05)
@@ -892,7 +899,7 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** From one hill: they are still there. From everywhere: each walker took the hill it met first.
+# **What you should see.** From one hill: nearly all are still there. From everywhere: each walker took the hill it met first.
 # Annealed: about right. (Exact shares of 2000 walkers would scatter by 0.011.)
 #
 # **Stop and think.** Did the annealed shares *freeze* too early, when the valleys became too deep to cross? Look at the
@@ -955,8 +962,8 @@ show(
 
 # %% [markdown]
 # **What you should see.** Up to $\eta=0.001$ the walk is nearly exact. Then it sags, and past the bound of the narrow
-# hills it falls. Nothing overflows: the walk just quietly becomes useless. And the bound moves during training: as a
-# critic learns, its hills grow steeper.
+# hills it falls. Nothing overflows: the walk just quietly becomes useless. And the bound moves with the critic: steeper
+# hills, smaller steps.
 #
 # ### Why not just follow the gradient?
 #
@@ -1011,7 +1018,7 @@ by_boltzmann = BoxBoltzmann(uneven, alpha).expectation(uneven)
 print(f"\nuneven hills: E[Q] of the Boltzmann density {by_boltzmann:.5f}")
 on_poor_top = (torch.cdist(uneven_tops, q.centres[1:]) < 0.05).any(-1)
 check("uneven hills: share of climbers on a poor top", on_poor_top.float().mean(), above=0.35)
-check("uneven hills: E[Q] of the climbers", uneven(uneven_tops).mean(), below=0.567)
+check("uneven hills: E[Q] of the climbers", uneven(uneven_tops).mean(), below=0.6)
 
 # %% [markdown]
 # **Climbing** has no notion of better or worse hills: of the uneven ones four climbers in ten stand on a poor top.
@@ -1031,14 +1038,14 @@ check("uneven hills: E[Q] of the climbers", uneven(uneven_tops).mean(), below=0.
 # 2. *The gradient of the mean $Q$*, $\nabla E[Q(a_0)\mid a_t]/\alpha$. Critics that are trained on noisy actions by
 #    regression learn such a mean (ACA, 2509.21022; NC-LQL, 2602.07873).
 #
-# Both can make useful policies. But neither is the score of $p_t$. Let the actions behind the noise be uniform on the
+# Policies are built on both (chapter 10). But neither is the score of $p_t$. Let the actions behind the noise be uniform on the
 # square, and let $\bar p_t$ be the density of noisy uniform actions. Bayes' rule gives
 #
 # $$\log p_t(a)=\log\bar p_t(a)+\log E\big[e^{Q(a_0)/\alpha}\mid a_t=a\big]+\text{const}.$$
 #
 # So the *exponential* has to be averaged, not $Q$. How wrong are the shortcuts? We grant everyone the gradient of
 # $\log\bar p_t$, and ask for the rest, the part of the score that $Q$ is responsible for: error over the size of that
-# part. The formula above is the third candidate. (Sums over 67 cells along each axis: we allow 2 %.)
+# part. The formula above is the third candidate.
 
 # %%
 coarse = BoxBoltzmann(q, alpha, cells=67).grid.double()
@@ -1083,7 +1090,8 @@ worst_formula = max(errors["gradient of the log-mean-exp"] for errors in table.v
 check("largest error of the log-mean-exp", worst_formula, below=0.02)
 
 # %% [markdown]
-# An error of 1 is no better than answering zero. So the score of $p_t$ needs an average over clean actions, weighted by
+# An error of 1 is no better than answering zero. The gradient at the noisy point is worse than that at each of the three
+# times, and the gradient of the mean $Q$ is a third off even at the last. So the score of $p_t$ needs an average over clean actions, weighted by
 # $e^{Q/\alpha}$, for every noisy point. An average is something one can *estimate*, from a few dozen values of $Q$.
 # That is chapter 04.
 
@@ -1126,7 +1134,7 @@ def spread_on_first(a):
 right_spread = spread_on_first(exact.sample(20_000, g))
 check("E[Q] without noise, less E[Q] of the walk", q(silent).mean() - q(walking).mean(), above=0.08)
 with_noise, without = (spread_on_first(a) / right_spread for a in (walking, silent))
-check("spread over the exact one, with noise", with_noise, above=0.85, below=1.2)
+assert 0.85 < with_noise < 1.2
 check("spread over the exact one, without noise", without, below=0.05)
 
 # %% [markdown]
@@ -1136,10 +1144,10 @@ check("spread over the exact one, without noise", without, below=0.05)
 #
 # $$\tfrac\eta2\,\nabla Q/\alpha+\sqrt\eta\,\xi \qquad\text{or}\qquad \tfrac\eta2\,\nabla Q+\sqrt{\alpha\eta}\,\xi .$$
 #
-# The second is the first with the step $\alpha\eta$. Mixing them up is easy. Let the drift be
-# $\frac\eta2\lambda\nabla Q$ and the noise have the variance $\nu\eta$: a Langevin step of size $\nu\eta$ with the
-# score $\lambda\nabla Q/\nu$. So the walk samples the Boltzmann density of the *effective temperature* $\nu/\lambda$: 1
-# if $\alpha$ is forgotten, $\alpha^2$ if it is used twice.
+# The second is the first with the step $\alpha\eta$. Let the drift be $\frac\eta2\lambda\nabla Q$ and the noise have
+# the variance $\nu\eta$: a Langevin step of size $\nu\eta$ with the score $\lambda\nabla Q/\nu$. So the walk samples
+# the Boltzmann density of the *effective temperature* $\nu/\lambda$: 1 if $\alpha$ is forgotten, $\alpha^2$ if it is
+# used twice.
 
 # %%
 warm_alpha = 0.2
@@ -1181,8 +1189,8 @@ for name, (drift, variance) in recipes.items():
 # **Nothing.** Then it samples $\exp(Q/\alpha)$ on the whole plane, where a learnt critic has never seen data. On
 # `ridge` we count who leaves.
 #
-# **Clip** to the nearest point of the box, as most code does. That puts a *positive share of the walkers exactly on the
-# faces*: for a walk without drift, $\sqrt{\eta/2}\,/\,(2+1.165\sqrt\eta)$ on each end of a line (Siegmund, *Sequential
+# **Clip** to the nearest point of the box, as NC-LQL's code does (`ku-dmlab/NCLQL`). That puts a *positive share of the
+# walkers exactly on the faces*: without drift and with small steps, about $\sqrt{\eta/2}\,/\,(2+1.165\sqrt\eta)$ on each end of a line (Siegmund, *Sequential
 # Analysis*).
 #
 # **Reflect.** Without drift a folded step leads from $a$ to $b$ as often as back, so the uniform density stays uniform.
@@ -1403,7 +1411,7 @@ for _ in range(100):
     )
 check("exercise 5: relative error of the variance", (a.var(0) / c**2 - 1).abs().max(), below=0.05)
 check("exercise 5: correlation of the two coordinates", torch.corrcoef(a.T)[0, 1].abs(), below=0.05)
-stayed = (a == before).all(-1).float().mean()
+stayed = ((a - before).norm(dim=-1) < 1e-5).float().mean()
 check("exercise 5: share of refused steps", stayed, above=0.3, below=0.37)
 
 # %% [markdown]
@@ -1465,16 +1473,16 @@ for name, (score, eta, right_variance) in walks.items():
 # <details><summary>Hint</summary>
 #
 # Flat ground: after many steps each $\xi_n$ has been added $x+y$ times. For the Gaussian write
-# $a_{n+1}=\lambda a_n+\dots$ with $\lambda=1-\eta/2c^2$. The covariance of $a_n$ and $\xi_n$ is $\sqrt\eta\,y$.
+# $a_{n+1}=\theta a_n+\dots$ with $\theta=1-\eta/2c^2$. The covariance of $a_n$ and $\xi_n$ is $\sqrt\eta\,y$.
 #
 # </details>
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# Flat ground asks for $x+y=1$. With $\lambda=1-\eta/2c^2$ the stationary variance fulfils
-# $V=\lambda^2V+\eta(x^2+y^2)+2\lambda\eta\,xy$. Put in $x^2+y^2=1-2xy$: $(1-\lambda^2)V=\eta\,(1-2xy(1-\lambda))$. With
-# $1-\lambda=\eta/2c^2$ that is $V=c^2\,\frac{1-xy\,\eta/c^2}{1-\eta/4c^2}$, which is $c^2$ for every $\eta$ if
+# Flat ground asks for $x+y=1$. With $\theta=1-\eta/2c^2$ the stationary variance fulfils
+# $V=\theta^2V+\eta(x^2+y^2)+2\theta\eta\,xy$. Put in $x^2+y^2=1-2xy$: $(1-\theta^2)V=\eta\,(1-2xy(1-\theta))$. With
+# $1-\theta=\eta/2c^2$ that is $V=c^2\,\frac{1-xy\,\eta/c^2}{1-\eta/4c^2}$, which is $c^2$ for every $\eta$ if
 # $xy=\frac14$. So $x=y=\frac12$: the mean of the last two noises. (Leimkuhler and Matthews, 2013. For other densities a
 # bias remains, but it is of the order $\eta^2$.)
 #

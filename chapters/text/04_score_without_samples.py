@@ -126,7 +126,7 @@ t, a = 0.4, torch.tensor([0.55, -0.15])
 candidates = (a + t * torch.randn(200, 2, generator=g)) / (1 - t)
 w = (q(candidates) / alpha).softmax(0)
 m_hat, m = w @ candidates, toy.posterior_mean(a, t, path)
-check("distance of the estimate from the exact mean", (m_hat - m).norm(), below=0.2)
+assert (m_hat - m).norm() < 0.2
 
 # %% tags=["hide-input"]
 fig, (left, right) = figure(8.4, 4.7, ncols=2)
@@ -150,7 +150,7 @@ plots.key(right, names, ncols=3)
 show(
     fig,
     "Two panels over three pale blue blobs in the square from -1.75 to 1.75. Left: an orange "
-    "point and 200 grey candidates scattered widely to its right. Right: the same candidates as "
+    "point and 200 grey candidates scattered widely to its right, some beyond the edge. Right: the same candidates as "
     "purple triangles with areas by weight; only those inside the blobs are visible, and an "
     "orange arrow from the point ends near a black cross, the exact mean.",
 )
@@ -271,7 +271,7 @@ proposals = ((a1 + sigma1 * xi) / mu1).requires_grad_()
 
 likelihood = stats.norm(mu1 * proposals[:9].detach(), sigma1).pdf(a1)
 as_normal = stats.norm(a1 / mu1, sigma1 / mu1).pdf(proposals[:9].detach()) / mu1.item()
-check("step 4: the likelihood as a normal in a_0", abs(likelihood - as_normal).max(), below=1e-9)
+assert abs(likelihood - as_normal).max() < 1e-9  # the likelihood as a normal in a_0
 
 log_p0 = fine.log_prob(proposals)  # Q / alpha, up to a constant
 (slope,) = torch.autograd.grad(log_p0.sum(), proposals)
@@ -494,8 +494,8 @@ show(
 
 # %% [markdown]
 # **What you should see.** Left: all that the gradient knows is zero. Right: the gradient says "to the right,
-# everywhere", also beyond the right wall, where the truth points back. Optimal actions often sit *at* a wall, such as
-# full torque.
+# everywhere", also beyond the right wall, where the truth points back. And good actions may well sit *at* a wall: full
+# torque.
 #
 # ### Step 8: two members of one family
 #
@@ -620,7 +620,7 @@ def effective_sample_size(w):
 
 # Why not exp(q / alpha) / sum? In 32 bits exp(100) is infinity; softmax subtracts the largest entry first.
 w = importance_weights(torch.tensor([100.0, 99.0]), 1.0)
-check("softmax at Q / alpha = 100: ratio of weights minus e", abs(w[0] / w[1] - math.e), below=1e-5)
+assert abs(w[0] / w[1] - math.e) < 1e-5
 
 # For the exercise: what an estimator finds for 200 points, over what is exact.
 from som_lite.flow import scores as package
@@ -724,8 +724,8 @@ check("gradient estimator against autograd through logsumexp", relative, below=1
 #
 # Near $t=1$ the point $a$ says nothing about $a_0$, and box proposals are a uniform shower. If the target is a few
 # narrow peaks, nearly all is wasted. But the *sampler that we are training* may know the peaks after a while.
-# `shared_posterior_mean_estimate` takes $C$ of its samples along, each blurred by a small normal. (MFPO, 2604.14698,
-# does something similar.)
+# `shared_posterior_mean_estimate` takes $C$ of its samples along, each blurred by a small normal that is cut to the
+# box.
 #
 # The rule for weights is always the same: *target over proposal density*. All $K+C$ points are treated as if each came
 # from the mixture of both sources,
@@ -733,9 +733,9 @@ check("gradient estimator against autograd through logsumexp", relative, below=1
 # $$w_j\propto\frac{\exp(Q(z_j)/\alpha)\;\mathcal N(a;\mu z_j,\sigma^2I)}{\frac K{K+C}\,q_{\text{box}}(z_j)+\frac
 # C{K+C}\,q_{\text{own}}(z_j)} ,$$
 #
-# where $q_{\text{box}}$ is the density of the box proposals and $q_{\text{own}}$ that of the blurred samples. This is
-# the *balance heuristic* of computer graphics (Veach and Guibas 1995). In the limit of many proposals the answer does
-# not depend on where the own samples lie. With few it does (check 4).
+# where $q_{\text{box}}$ is the density of the box proposals, and $q_{\text{own}}$ the mean of the $C$ small normals.
+# This is the *balance heuristic* of computer graphics (Veach and Guibas 1995). In the limit of many proposals the
+# answer does not depend on where the own samples lie. With few it does (check 4).
 
 # %%
 poor, g = torch.full((100, 32, 2), -0.9), torch.Generator().manual_seed(33)  # all in a corner
@@ -828,7 +828,7 @@ check("2. gradient, unbounded, t = .95", grad_free[3], above=1e4)
 check("2. gradient, box, t = .95", grad_box[3], above=100)
 check("2. posterior mean, box, K = 128: worst over t", max(mean_box), below=0.45)
 check("2. least gain from 64 times the proposals", min(gains), above=5)
-check("2. greatest gain from 64 times the proposals", max(gains), below=11)
+assert max(gains) < 11
 a = on_path(1000, 0.1, seed=16)
 walls = BoxBoltzmann(q, alpha, cells=401).velocity(a, 0.1, path) - toy.velocity(a, 0.1, path)
 cut_off = walls.square().sum(-1).mean().sqrt()
@@ -845,8 +845,6 @@ check("2. RMSE between the toy and the toy cut to the box, t = .1", cut_off, bel
 #   $\|\hat v-v\|\le2\sqrt d/t$. The gradient has no such leash.
 # * **$K$ works as in step 5.** From 16 to 1024, a factor of 64, the error falls by about eight. (The 9 % of bias at
 #   $t=0.1$ and $K=1024$ are the 0.2 % of the toy outside the box, which box proposals deny: the last check.)
-#
-# So from here on the book uses the posterior mean with box proposals.
 #
 # **3. Own samples, good and bad, beside no estimate at all.** Four dimensions, two narrow peaks at opposite corners (60
 # and 40 %), $t=0.8$, 128 points in all. We replace 32 box proposals by own samples: perfect ones, ones that know only
@@ -892,8 +890,8 @@ print(f"{'the answer 0':<32} relative error {zero_error:.4f}")
 box_error, own_error, one_error, untrained_error, plain_error = errors.values()
 check("3. own over the answer 0", own_error / zero_error, below=0.7)
 check("3. box over the answer 0", box_error / zero_error, above=1.5)
-check("3. one peak over box", one_error / box_error, below=1.1)
-check("3. untrained over box", untrained_error / box_error, below=1.3)
+worse = max(one_error, untrained_error) / box_error
+check("3. the worse of one peak and untrained, over box", worse, below=1.3)
 check("3. plain softmax over the balance heuristic", plain_error / own_error, above=1.5)
 
 # %% [markdown]
@@ -947,9 +945,12 @@ at = dims.index(8)
 box8, own8, zero8 = found["box"][at], found["own"][at], found["zero"][at]
 check("4. d = 8: error of box over that of the answer 0", box8[0] / zero8, above=2)
 check("4. d = 8: bias of box over that of the answer 0", box8[1] / zero8, below=0.6)
-check("4. d = 8: share of bias in the squared error of box", (box8[1] / box8[0]) ** 2, below=0.06)
+assert (box8[1] / box8[0]) ** 2 < 0.06  # bias in the squared error of box
 check("4. d = 8: error with own samples over the answer 0", own8[0] / zero8, below=1)
 check("4. d = 16: the same", found["own"][-1][0] / found["zero"][-1], above=1)
+sixteenfold = posterior_mean_estimate(target.log_prob, a, 0.8, path, 1.0, 16 * 128, g).m
+gain = relative_error(sixteenfold, v, a, 0.8) / found["box"][-1][0]
+check("4. d = 16: error of box with 16 times the proposals, over that with 128", gain, above=0.8)
 blind = shared_posterior_mean_estimate(target.log_prob, many_a, t4, path, 1.0, 96, g, -own.abs())
 astray = error_parts(blind, m, v, 0.8)[1] / found["zero"][-1]
 check("4. d = 16: bias with own samples on one peak, over the answer 0", astray, above=1.5)
@@ -987,8 +988,8 @@ show(
 # only in the limit.
 #
 # The table has the reason: at eight dimensions one proposal in 128 decides. (Two narrow peaks in an empty box are a
-# hard case on purpose.) What helps most is to move good own samples up the gradient of $Q$ before they are blurred;
-# their density stays known (`uphill`, checked).
+# hard case on purpose.) At sixteen, sixteen times the proposals hardly help. What helps is to move good own samples up
+# the gradient of $Q$ before they are blurred (`uphill`); their density stays known.
 
 # %% [markdown]
 # ## Explorer
@@ -1011,9 +1012,9 @@ show(
 score_estimate_explorer(toy, q, alpha)
 
 # %% [markdown]
-# **What you should see.** With the posterior mean in the box the orange arrows stay near the black ones up to `t` =
-# 0.95. With unbounded proposals they are random there, and the share of effective proposals falls to $1/K$. The
-# gradient is the best of all at `t` = 0.05; at 0.95 all its arrows are cut.
+# **What you should see.** With the posterior mean in the box most orange arrows follow the black ones at every `t`;
+# between the blobs they waver, less with more `K`. With unbounded proposals they are random there, and the share of
+# effective proposals falls to $1/K$. The gradient is the best of all at `t` = 0.05; at 0.95 all its arrows are cut.
 
 # %% [markdown]
 # ## What can go wrong
@@ -1051,7 +1052,7 @@ runs = {
 }
 last = {key: run[:, -1] for key, run in runs.items()}
 check("t = .6: spread of six unbounded estimates", last[free_proposals, 0.6].std(), above=1)
-check("t = .6: spread of six box estimates", last[box_proposals, 0.6].std(), below=0.005)
+assert last[box_proposals, 0.6].std() < 0.005
 runaway = (0.3 / 0.8) / (1 - 2 * 0.2**2 / 0.8**2)
 settled = (last[free_proposals, 0.2] - runaway).abs().max()
 check("t = .2: unbounded against the mean of its normal", settled, below=0.003)
@@ -1083,7 +1084,7 @@ show(
 #
 # ### The box ignored
 #
-# A critic made of ReLU layers grows linearly outside the box. Then the integral exists, which is no consolation. Let
+# A critic made of ReLU layers grows at most linearly far out. Then the integral exists, which is no consolation. Let
 # $Q=2a$, as in check 1, and forget the box. The posterior is then a normal with mean $a/\mu+2\,\sigma^2/\mu^2$, and the
 # estimator with unbounded proposals converges to *that*.
 
@@ -1106,13 +1107,12 @@ check("box, greatest error of the mean estimate", worst, below=0.02)
 check("the last unbounded estimate", outside, above=20)
 
 # %% [markdown]
-# At $t=0.95$ the "best action in $[-1,1]$" is said to be around 55. A policy trained on such targets flees the box.
+# At $t=0.95$ the mean of actions from $[-1,1]$ is said to be 55. Such targets send a policy out of the box.
 #
 # ### One proposal decides
 #
-# An estimate whose ESS is one is a softmax with one winner: $\hat m$ *is* the proposal with the largest $Q$. What does
-# that do? We take a cold critic on the plane, $\alpha$ ten times smaller, at $t=0.95$, where the point $a$ says nearly
-# nothing.
+# An estimate whose ESS is one is a softmax with one winner: $\hat m$ *is* the proposal with the largest $Q$. We take a
+# cold critic on the plane, $\alpha$ ten times smaller, at $t=0.95$, where the point $a$ says nearly nothing.
 
 # %%
 cold = alpha / 10
@@ -1169,8 +1169,8 @@ show(
 # %% [markdown]
 # **What you should see.** So cold, the first blob holds 99 % of the mass, and all exact posterior means are on one spot
 # (left). Each estimate is a decent action, the best of sixteen. But a network that is trained on them learns their
-# *mean*, the cross on the right, and that is nowhere near. Here the **bias** is nearly as large as the spread. Which
-# blob wins depends on which one is *hit*, so on $K$ (see the table), and not on which one has the mass.
+# *mean*, the cross on the right, and that is nowhere near. Here the **bias** is nearly as large as the spread. Sixteen
+# proposals often miss the best blob, and then another wins: how often, depends on $K$ (see the table).
 #
 # An ESS near one means: *you are running best-of-$K$ and calling it a score*.
 #
@@ -1299,7 +1299,7 @@ for t2 in (0.1, 0.2):
 # ### 3. Find the bugs: ported from another path · ●●○ · 15 min
 #
 # The gradient estimator was published for a path with $\mu=1$ (noise is added, the action is not shrunk). Somebody
-# moved it to our path, unbounded proposals, and made two mistakes. A third one is found in the SDAC agent of the
+# moved it to our path, with unbounded proposals, and made two mistakes. A third one is found in the SDAC agent of the
 # repository `typoverflow/flow-rl`: correct weights, averaged in the wrong way.
 #
 # ```python
@@ -1533,7 +1533,8 @@ check("exercise 6: error with a baseline over error without", ratio, below=0.3)
 # * **The posterior mean with box proposals is the only one of the four that was usable at every $t$.** From here on it
 #   is our estimator.
 # * In many dimensions it loses, as a single estimate, to the answer 0; its bias does not. Compare with the answer 0
-#   always. What helps: own samples, best moved uphill, with their density in the weights; a higher temperature; $K$.
+#   always. What helps: own samples, best moved uphill, with their density in the weights; a higher temperature. More
+#   proposals help in few dimensions only.
 
 # %% [markdown]
 # ## References

@@ -365,3 +365,194 @@ def remembering_step(score, a, xi, eta, generator):
     b = a + half * xi + eta * score(a) / 2
     fresh = torch.randn(b.shape, generator=generator)
     return b + half * fresh, fresh
+
+
+# %% 1 | wrong | the step of another convention
+def langevin_step(score, a, eta, generator, box=True):
+    a = a + eta * score(a) + (2 * eta) ** 0.5 * torch.randn(a.shape, generator=generator)
+    return reflect(a) if box else a
+
+
+# %% 1 | wrong | folds before the noise
+def langevin_step(score, a, eta, generator, box=True):
+    a = a + eta / 2 * score(a)
+    a = reflect(a) if box else a
+    return a + eta**0.5 * torch.randn(a.shape, generator=generator)
+
+
+# %% 1 | wrong | draws anew until inside
+def langevin_step(score, a, eta, generator, box=True):
+    drifted = a + eta / 2 * score(a)
+    b = drifted + eta**0.5 * torch.randn(a.shape, generator=generator)
+    while box and (b.abs() > 1).any():
+        again = drifted + eta**0.5 * torch.randn(a.shape, generator=generator)
+        b = torch.where(b.abs() > 1, again, b)
+    return b
+
+
+# %% 1 | wrong | stays where it was when the step leads out
+def langevin_step(score, a, eta, generator, box=True):
+    b = a + eta / 2 * score(a) + eta**0.5 * torch.randn(a.shape, generator=generator)
+    return torch.where((b.abs() > 1).any(-1, keepdim=True), a, b) if box else b
+
+
+# %% 1 | right | noise filled in place, mirrors one after the other
+def langevin_step(score, a, eta, generator, box=True):
+    xi = torch.empty_like(a).normal_(generator=generator)
+    a = torch.add(a, score(a), alpha=eta / 2) + xi * eta**0.5
+    if box:
+        a = torch.where(a > 1, 2 - a, a)
+        a = torch.where(a < -1, -2 - a, a)
+    return a
+
+
+# %% 2 | wrong | x in place of 1 / x
+def mean_action(k, alpha):
+    x = k / alpha
+    return 1 / math.tanh(x) - x
+
+
+# %% 2 | wrong | the limit of low temperature
+def mean_action(k, alpha):
+    return math.copysign(1 - alpha / abs(k), k)
+
+
+# %% 2 | wrong | the box as long as one
+def mean_action(k, alpha):
+    x = k / alpha
+    return 1 / math.tanh(x / 2) - 2 / x
+
+
+# %% 2 | right | the derivative of log Z by autograd
+def mean_action(k, alpha):
+    x = torch.tensor(k / alpha, dtype=torch.float64, requires_grad=True)
+    (2 * x.sinh() / x).log().backward()
+    return float(x.grad)
+
+
+# %% 3 | wrong | the temperature inside what is normalised
+def repaired_weights(q, alpha):
+    q = q / alpha
+    return ((q - q.mean()) / q.std()).softmax(0)
+
+
+# %% 3 | wrong | the mean distance from the mean
+def repaired_weights(q, alpha):
+    normalised = q - q.mean()
+    return (normalised / normalised.abs().mean() / alpha).softmax(0)
+
+
+# %% 3 | wrong | ranks
+def repaired_weights(q, alpha):
+    rank = q.argsort().argsort().to(q.dtype)
+    return ((rank - rank.mean()) / rank.std() / alpha).softmax(0)
+
+
+# %% 3 | right | another centre, which drops out too
+def repaired_weights(q, alpha):
+    return ((q - q.max()) / q.std() / alpha).softmax(0)
+
+
+# %% 4 | wrong | the median on a line
+def mean_distance(kappa):
+    return math.log(2) / kappa
+
+
+# %% 4 | wrong | the most frequent point's curvature
+def mean_distance(kappa):
+    return 2 / kappa**2
+
+
+# %% 4 | wrong | the density of the length without its factor, in the square
+def mean_distance(kappa):
+    return math.sqrt(2) / kappa
+
+
+# %% 4 | right | drawn: a sum of two exponentials
+def mean_distance(kappa):
+    draws = torch.rand(2, 200_000, generator=torch.Generator().manual_seed(0))
+    return float(-draws.log().sum(0).mean() / kappa)
+
+
+# %% 5 | wrong | forgets the logarithm of the random number
+def metropolis_step(log_p, score, a, eta, generator):
+    def log_phi(b, a):
+        return -(b - a - eta / 2 * score(a)).square().sum(-1) / (2 * eta)
+
+    b = langevin_step(score, a, eta, generator, box=False)
+    log_ratio = log_p(b) + log_phi(a, b) - log_p(a) - log_phi(b, a)
+    accept = torch.rand(log_ratio.shape, generator=generator) < log_ratio
+    return torch.where(accept[..., None], b, a)
+
+
+# %% 5 | wrong | the score at a for the way back as well
+def metropolis_step(log_p, score, a, eta, generator):
+    drift = eta / 2 * score(a)
+    b = langevin_step(score, a, eta, generator, box=False)
+    back, forth = (-(x - drift).square().sum(-1) / (2 * eta) for x in (a - b, b - a))
+    log_ratio = log_p(b) + back - log_p(a) - forth
+    accept = torch.rand(log_ratio.shape, generator=generator).log() < log_ratio
+    return torch.where(accept[..., None], b, a)
+
+
+# %% 5 | wrong | proposes without the drift
+def metropolis_step(log_p, score, a, eta, generator):
+    def log_phi(b, a):
+        return -(b - a - eta / 2 * score(a)).square().sum(-1) / (2 * eta)
+
+    b = a + eta**0.5 * torch.randn(a.shape, generator=generator)
+    log_ratio = log_p(b) + log_phi(a, b) - log_p(a) - log_phi(b, a)
+    accept = torch.rand(log_ratio.shape, generator=generator).log() < log_ratio
+    return torch.where(accept[..., None], b, a)
+
+
+# %% 5 | wrong | proposes without the drift, and corrects rightly for that
+def metropolis_step(log_p, score, a, eta, generator):
+    b = a + eta**0.5 * torch.randn(a.shape, generator=generator)
+    accept = torch.rand(a.shape[:-1], generator=generator).log() < log_p(b) - log_p(a)
+    return torch.where(accept[..., None], b, a)
+
+
+# %% 5 | right | the density of torch's multivariate normal
+def metropolis_step(log_p, score, a, eta, generator):
+    def log_joint(x, y):
+        step = torch.distributions.MultivariateNormal(
+            x + eta / 2 * score(x), eta * torch.eye(x.shape[-1])
+        )
+        return log_p(x) + step.log_prob(y)
+
+    b = langevin_step(score, a, eta, generator, box=False)
+    gain = (log_joint(b, a) - log_joint(a, b)).clamp(max=0)
+    refuse = torch.rand(gain.shape, generator=generator) >= gain.exp()
+    return b + refuse[..., None] * (a - b)
+
+
+# %% 6 | wrong | the sum of both
+def remembering_step(score, a, xi, eta, generator):
+    new = torch.randn(a.shape, generator=generator)
+    return a + eta / 2 * score(a) + eta**0.5 * (xi + new), new
+
+
+# %% 6 | wrong | their difference
+def remembering_step(score, a, xi, eta, generator):
+    new = torch.randn(a.shape, generator=generator)
+    return a + eta / 2 * score(a) + eta**0.5 * (new - xi) / 2, new
+
+
+# %% 6 | wrong | no half on the drift
+def remembering_step(score, a, xi, eta, generator):
+    new = torch.randn(a.shape, generator=generator)
+    return a + eta * score(a) + eta**0.5 * (xi + new) / 2, new
+
+
+# %% 6 | wrong | the score where the old noise has led
+def remembering_step(score, a, xi, eta, generator):
+    new = torch.randn(a.shape, generator=generator)
+    b = a + eta**0.5 * xi / 2
+    return b + eta / 2 * score(b) + eta**0.5 * new / 2, new
+
+
+# %% 6 | right | both noises with the other sign
+def remembering_step(score, a, xi, eta, generator):
+    new = torch.randn(a.shape, generator=generator)
+    return a + eta / 2 * score(a) - eta**0.5 * (xi + new) / 2, new
