@@ -224,6 +224,24 @@ def two_values(q, a, t, alpha):
     return log_w.exp() @ value, alpha * torch.logsumexp(log_w + value / alpha, 0)
 
 
+# %% 4 | wrong | the mean value with the wrong width of the noise
+def two_values(q, a, t, alpha):
+    square = (a - path.mu(t) * exact.grid).square().sum(-1).double()
+    sigma, value = path.sigma(t).double(), q(exact.grid).double()
+    mean = torch.softmax(-square / (2 * sigma), 0) @ value
+    log_w = torch.log_softmax(-square / (2 * sigma**2), 0)
+    return mean, alpha * torch.logsumexp(log_w + value / alpha, 0)
+
+
+# %% 4 | wrong | Q at the posterior mean
+def two_values(q, a, t, alpha):
+    square = (a - path.mu(t) * exact.grid).square().sum(-1).double()
+    log_w = torch.log_softmax(-square / (2 * path.sigma(t).double() ** 2), 0)
+    value = q(exact.grid).double()
+    mean = q(log_w.exp() @ exact.grid.double())
+    return mean, alpha * torch.logsumexp(log_w + value / alpha, 0)
+
+
 # %% 4 | right | plain sums in double precision
 def two_values(q, a, t, alpha):
     square = (a - path.mu(t) * exact.grid).square().sum(-1).double()
