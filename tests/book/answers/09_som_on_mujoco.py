@@ -23,6 +23,18 @@ def interval(values, generator, draws=4000):
     return values.mean() - 1.96 * values.std(ddof=1), values.mean() + 1.96 * values.std(ddof=1)
 
 
+# %% 1 | wrong | a normal's interval around the mean
+def interval(values, generator, draws=4000):
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
+# %% 1 | wrong | draws one seed too few
+def interval(values, generator, draws=4000):
+    chosen = generator.integers(len(values), size=(draws, len(values) - 1))
+    return np.percentile(values[chosen].mean(1), [2.5, 97.5])
+
+
 # %% 1 | right | choice, in a loop, and quantiles
 def interval(values, generator, draws=4000):
     means = [generator.choice(values, len(values)).mean() for _ in range(draws)]
@@ -75,6 +87,36 @@ def collect(env, policy, replay, steps, noise):
         action = policy(obs)
         done = np.clip(action + noise(), -1, 1)
         next_obs, reward, terminated, truncated, _ = env.step(done)
+        replay.add(obs, action, reward, next_obs, terminated)
+        obs = env.reset()[0] if terminated or truncated else next_obs
+
+
+# %% 2 | wrong | nothing is ever an end
+def collect(env, policy, replay, steps, noise):
+    obs, _ = env.reset(seed=0)
+    for _ in range(steps):
+        action = np.clip(policy(obs) + noise(), -1, 1)
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        replay.add(obs, action, reward, next_obs, terminated and truncated)
+        obs = env.reset()[0] if terminated or truncated else next_obs
+
+
+# %% 2 | wrong | begins anew only where it is cut off
+def collect(env, policy, replay, steps, noise):
+    obs, _ = env.reset(seed=0)
+    for _ in range(steps):
+        action = np.clip(policy(obs) + noise(), -1, 1)
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        replay.add(obs, action, reward, next_obs, terminated)
+        obs = env.reset()[0] if truncated else next_obs
+
+
+# %% 2 | wrong | leaves out the noise
+def collect(env, policy, replay, steps, noise):
+    obs, _ = env.reset(seed=0)
+    for _ in range(steps):
+        action = np.clip(policy(obs), -1, 1)
+        next_obs, reward, terminated, truncated, _ = env.step(action)
         replay.add(obs, action, reward, next_obs, terminated)
         obs = env.reset()[0] if terminated or truncated else next_obs
 
