@@ -50,6 +50,16 @@ def score_from_velocity(path, v, a, t):
     return -(a + (1 - t) * v) / t
 
 
+# %% 1 | wrong | hides the 0/0 with nan_to_num
+def velocity_from_score(path, s, a, t):
+    m = (a + path.sigma(t) ** 2 * s) / path.mu(t)
+    return torch.nan_to_num(path.dmu(t) * m - path.dsigma(t) * path.sigma(t) * s)
+
+
+def score_from_velocity(path, v, a, t):
+    return torch.nan_to_num((drift_rate(path, t) * a - v) / (noise_rate(path, t) / 2))
+
+
 # %% 1 | right | by way of the posterior mean
 def velocity_from_score(path, s, a, t):
     m = (a + path.sigma(t) ** 2 * s) / path.mu(t)
@@ -122,6 +132,26 @@ def heun_solve(velocity, a, times):
     return a
 
 
+# %% 2 | wrong | takes the first step's length for all
+def heun_solve(velocity, a, times):
+    h = times[1] - times[0]
+    for k in range(len(times) - 2):
+        a = heun_step(velocity, a, column(a, times[k].item()), column(a, h.item()))
+    return euler_step(velocity, a, column(a, times[-2].item()), column(a, h.item()))
+
+
+# %% 2 | wrong | saves a call: the second look serves as the next step's first
+def heun_solve(velocity, a, times):
+    v0 = velocity(a, column(a, times[0].item()))
+    for t, r in pairwise(times):
+        if r > 0:
+            v1 = velocity(a + (r - t) * v0, column(a, r.item()))
+            a, v0 = a + (r - t) * (v0 + v1) / 2, v1
+        else:
+            a = a + (r - t) * v0
+    return a
+
+
 # %% 2 | right | the package's steps, and Euler's for the rest
 def heun_solve(velocity, a, times):
     a = walk(velocity, a, times[:-1], heun_step)
@@ -179,11 +209,35 @@ def entropy_of_samples(velocity, count, generator):
     return -log_likelihood(velocity, normal(1.0).log_prob, a, steps=20).mean()
 
 
+# %% 3 | wrong | signs of the noise as probes
+def entropy_of_samples(velocity, count, generator):
+    eps = 0.5 * torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    a = solve(velocity, eps, steps=20, step=rk4_step)
+    div = partial(hutchinson_divergence, probe=eps.sign())
+    return -log_likelihood(velocity, normal(0.5).log_prob, a, steps=20, div=div).mean()
+
+
+# %% 3 | wrong | the same probe, (1, 1), for all rows
+def entropy_of_samples(velocity, count, generator):
+    eps = 0.5 * normals(count, 2, generator)
+    a = solve(velocity, eps, steps=20, step=rk4_step)
+    div = partial(hutchinson_divergence, probe=torch.ones_like(eps))
+    return -log_likelihood(velocity, normal(0.5).log_prob, a, steps=20, div=div).mean()
+
+
 # %% 3 | right | the exact divergence
 def entropy_of_samples(velocity, count, generator):
     eps = 0.5 * torch.randn(count, 2, generator=generator, dtype=torch.float64)
     a = solve(velocity, eps, steps=20, step=rk4_step)
     return -log_likelihood(velocity, normal(0.5).log_prob, a, steps=20).mean()
+
+
+# %% 3 | right | the noise of the row above, which is independent
+def entropy_of_samples(velocity, count, generator):
+    eps = 0.5 * normals(count, 2, generator)
+    a = solve(velocity, eps, steps=20, step=rk4_step)
+    div = partial(hutchinson_divergence, probe=2 * eps.roll(1, 0))
+    return -log_likelihood(velocity, normal(0.5).log_prob, a, steps=20, div=div).mean()
 
 
 # %% 3 | right | normal probes
@@ -259,6 +313,15 @@ def ddim_solve(path, posterior_mean, a, times):
     return walk(velocity, a, times, euler_step)
 
 
+# %% 5 | wrong | asks for m at the new time
+def ddim_solve(path, posterior_mean, a, times):
+    for t, r in pairwise(times):
+        m = posterior_mean(a, column(a, r.item()))
+        eps = (a - path.mu(t) * m) / path.sigma(t)
+        a = path.mu(r) * m + path.sigma(r) * eps
+    return a
+
+
 # %% 5 | right | as one line
 def ddim_solve(path, posterior_mean, a, times):
     for t, r in pairwise(times):
@@ -310,6 +373,20 @@ def entropy_by_divergence(velocity, a0, generator):
     eps = normals(len(a0), 2, generator)
     growth = divergence(velocity, linear.noise(a0, eps, t), t).mean()
     return 0.5 * math.log(2 * math.pi * math.e) - growth
+
+
+# %% 6 | wrong | the noise itself as the probe
+def entropy_by_divergence(velocity, a0, generator):
+    n = len(a0)
+    t = (torch.arange(n) + 0.5).double()[:, None] / n
+    eps = normals(n, 2, generator)
+    growth = hutchinson_divergence(velocity, linear.noise(a0, eps, t), t, eps).mean()
+    return math.log(2 * math.pi * math.e) - growth
+
+
+# %% 6 | wrong | a likelihood along the lines of the given velocity
+def entropy_by_divergence(velocity, a0, generator):
+    return -log_likelihood(velocity, normal(1.0).log_prob, a0[:500], steps=20).mean()
 
 
 # %% 6 | right | Hutchinson's estimate with normal probes, middles of the slots
