@@ -308,8 +308,8 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** Orange arrows are the flow of mass $p_tv$ at $t=0.3$ on the VP path. They start in the grey
-# spots, where the density is falling, and end in the blue region, where it is rising. ($v$ runs from data to noise. A
+# **What you should see.** Orange arrows are the flow of mass $p_tv$ at $t=0.3$ on the VP path. They lead from
+# the grey spots, where the density falls, into the blue region, where it rises. ($v$ runs from data to noise. A
 # sampler goes against the arrows.)
 #
 # ### Step 2: noise for score
@@ -337,8 +337,8 @@ show(
 #
 # $$\boxed{\,v(a,t)=f_t\,a-\tfrac12g_t^2\,s(a,t)\,}$$
 #
-# and $\dot a=v$ is the probability-flow ODE of the SDE (Song et al., 2011.13456). Mind the $\frac12$: it comes from the
-# second-order term, and it is easily forgotten.
+# and $\dot a=v$ is the probability-flow ODE of the SDE (Song et al., 2011.13456). Mind the $\frac12$ of the
+# second-order term: it is easily forgotten.
 #
 # **The exchange works for any amount.** A drift $\frac12\eta^2s$ together with noise of size $\eta$ changes no
 # density: by the same two lines, $-\nabla\!\cdot(p_t\,\frac12\eta^2s)+\frac12\eta^2\Delta p_t=0$. (This is Langevin
@@ -582,10 +582,9 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** Three panels with lines of different shapes; VE needs a window ten times as wide. In the
-# fourth, each point is divided by $\sqrt{\mu_t^2+\sigma_t^2}$, which leaves $b/\sqrt{1+\rho^2}$: nothing of the path but
-# $\rho$. All lines fall onto one another. What is left of VE's difference comes from its start: $\rho=10$ is not
-# infinity.
+# **What you should see.** Three panels with different lines, VE's ten times as wide. In the fourth, each point is
+# divided by $\sqrt{\mu_t^2+\sigma_t^2}$, which leaves $b/\sqrt{1+\rho^2}$: nothing of the path but $\rho$. All lines
+# fall onto one another. What is left of VE's difference comes from its start: $\rho=10$ is not infinity.
 #
 # So a path does *not* choose where noise goes. It decides how a **solver** sees the line: how large the velocity is, and
 # where equal steps of $t$ fall. And it decides what a network has to learn.
@@ -659,9 +658,9 @@ show(
 
 # %% [markdown]
 # **What you should see.** Two lines that swap roles. (The zigzag is the luck of rounding.) Near the data use the score,
-# near the noise the posterior mean. With *estimated* inputs the same factors act on larger errors: an error $\delta$ of the posterior mean becomes $\delta/t$ in the velocity, one of the score
-# $\delta\,t/(1-t)$. This book takes $v=(a-m)/t$, with times cut off a little above 0: its $m$ is bounded by the box, so
-# the noise end is safe.
+# near the noise the posterior mean. With *estimated* inputs the same factors act on larger errors: an error $\delta$ of
+# the posterior mean becomes $\delta/t$ in the velocity, one of the score $\delta\,t/(1-t)$. This book takes
+# $v=(a-m)/t$, with times cut off a little above 0: its $m$ is bounded by the box, so the noise end is safe.
 #
 # **VP has a root at 0.** $\sigma_t\approx\sqrt{\beta_{\min}t}$ has an infinite slope there, but the product
 # $\sigma\dot\sigma$ is finite. The package stores that one.
@@ -789,9 +788,9 @@ check("change of log p along the line against -div v", off, below=1e-4)
 #
 # ### A path of your own
 #
-# In the package a path is a small class. It gives $\mu$, $\dot\mu$, $\sigma$ and $\sigma\dot\sigma$; the
-# conversions of step 3 are written once for all paths. The core two you write yourself, below.
-# A fourth path costs four short methods: the *cosine path* of image models, $\mu_t=\cos\frac{\pi t}2$, $\sigma_t=\sin\frac{\pi t}2$.
+# In the package a path is a small class. It gives $\mu$, $\dot\mu$, $\sigma$ and $\sigma\dot\sigma$; the conversions of
+# step 3 are written once for all paths. The core two you write yourself, below. A fourth path costs four short methods:
+# the *cosine path* of image models, $\mu_t=\cos\frac{\pi t}2$, $\sigma_t=\sin\frac{\pi t}2$.
 
 
 # %%
@@ -1057,7 +1056,7 @@ print(f"mean size of the error of one estimate {(estimates[0] - exact_div).abs()
 #
 # <details><summary>Answer</summary>
 #
-# It depends on the path. Many readers expect the highest order to win always. The picture shows otherwise.
+# It depends on the path: the picture shows it.
 #
 # </details>
 
@@ -1153,7 +1152,7 @@ schedule_explorer(blobs)
 #
 # ### Wrong direction, half a score, a small start, too few steps
 #
-# Four failures from small slips. None raises an error.
+# Four small slips. None raises an error.
 #
 # 1. **Wrong sign of time.** Noise is put in at $t=0$ and integrated up to $t=1$, as if it were data.
 # 2. **A score where a velocity belongs.** The reverse SDE's drift, $f_ta-g_t^2s$, without its noise: it lacks the factor
@@ -1423,8 +1422,7 @@ check("exercise 3: the same for the three blobs", abs(off), below=0.15)
 # 2. *Euler* steps on *VE* with which no step jumps over $a_0$ to its other side;
 # 3. *Heun* steps on *VE* in which every step brings the point nearer?
 #
-# Predict by hand and return the three numbers. Then see VE with so many steps in the explorer: from far out, three blobs
-# look like a point.
+# Predict by hand and return the three numbers.
 
 
 # %% tags=["exercise", "raises-exception"]

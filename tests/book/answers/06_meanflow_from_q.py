@@ -73,6 +73,61 @@ def first_rows(q, alpha, own, K, generator):
     return Rows(a, t, t, (a - m) / t)
 
 
+# %% 1 | wrong | no least time
+def first_rows(q, alpha, own, K, generator):
+    n = len(own)
+    uniform = 2 * torch.rand(n, 2, generator=generator) - 1
+    a0 = torch.where(torch.arange(n)[:, None] % 2 == 0, own, uniform)
+    t = torch.rand(n, 1, generator=generator).square()
+    a = path.noise(a0, torch.randn(n, 2, generator=generator), t)
+    m = posterior_mean_estimate(q, a, t, path, alpha, K, generator).m
+    return Rows(a, t, t, (a - m) / t)
+
+
+# %% 1 | wrong | cuts the times off before it squares them
+def first_rows(q, alpha, own, K, generator):
+    n = len(own)
+    uniform = 2 * torch.rand(n, 2, generator=generator) - 1
+    a0 = torch.where(torch.arange(n)[:, None] % 2 == 0, own, uniform)
+    t = torch.rand(n, 1, generator=generator).clamp(min=T_MIN).square()
+    a = path.noise(a0, torch.randn(n, 2, generator=generator), t)
+    m = posterior_mean_estimate(q, a, t, path, alpha, K, generator).m
+    return Rows(a, t, t, (a - m) / t)
+
+
+# %% 1 | wrong | uniform points of a quarter of the box
+def first_rows(q, alpha, own, K, generator):
+    n = len(own)
+    uniform = torch.rand(n, 2, generator=generator)
+    a0 = torch.where(torch.arange(n)[:, None] % 2 == 0, own, uniform)
+    t = torch.rand(n, 1, generator=generator).square().clamp(min=T_MIN)
+    a = path.noise(a0, torch.randn(n, 2, generator=generator), t)
+    m = posterior_mean_estimate(q, a, t, path, alpha, K, generator).m
+    return Rows(a, t, t, (a - m) / t)
+
+
+# %% 1 | wrong | the same noise for both coordinates
+def first_rows(q, alpha, own, K, generator):
+    n = len(own)
+    uniform = 2 * torch.rand(n, 2, generator=generator) - 1
+    a0 = torch.where(torch.arange(n)[:, None] % 2 == 0, own, uniform)
+    t = torch.rand(n, 1, generator=generator).square().clamp(min=T_MIN)
+    a = path.noise(a0, torch.randn(n, 1, generator=generator).expand(n, 2), t)
+    m = posterior_mean_estimate(q, a, t, path, alpha, K, generator).m
+    return Rows(a, t, t, (a - m) / t)
+
+
+# %% 1 | wrong | own samples in the odd rows
+def first_rows(q, alpha, own, K, generator):
+    n = len(own)
+    uniform = 2 * torch.rand(n, 2, generator=generator) - 1
+    a0 = torch.where(torch.arange(n)[:, None] % 2 == 1, own, uniform)
+    t = torch.rand(n, 1, generator=generator).square().clamp(min=T_MIN)
+    a = path.noise(a0, torch.randn(n, 2, generator=generator), t)
+    m = posterior_mean_estimate(q, a, t, path, alpha, K, generator).m
+    return Rows(a, t, t, (a - m) / t)
+
+
 # %% 1 | right | even and odd rows written one after the other, the path by hand
 def first_rows(q, alpha, own, K, generator):
     a0 = 2 * torch.rand(own.shape, generator=generator) - 1
@@ -126,9 +181,31 @@ def interval_loss(net, eps, generator):
     return squared_error(net, rows)
 
 
+# %% 2 | wrong | compares with the network moved into the box
+def interval_loss(net, eps, generator):
+    with torch.no_grad():
+        rows = interval_rows(net, eps, 8, 4, generator)
+    return squared_error(in_box(net), rows)
+
+
+# %% 2 | wrong | the mean over the dimensions
+def interval_loss(net, eps, generator):
+    with torch.no_grad():
+        rows = interval_rows(net, eps, 8, 4, generator)
+    return (net(rows.a, rows.r, rows.t) - rows.u).square().mean()
+
+
 # %% 2 | right | detaches all columns
 def interval_loss(net, eps, generator):
     rows = Rows(*(x.detach() for x in interval_rows(net, eps, 8, 4, generator)))
+    return squared_error(net, rows)
+
+
+# %% 2 | right | freezes the network while lines are drawn
+def interval_loss(net, eps, generator):
+    net.requires_grad_(False)
+    rows = interval_rows(net, eps, 8, 4, generator)
+    net.requires_grad_(True)
     return squared_error(net, rows)
 
 
@@ -173,6 +250,21 @@ def mean_from_uniform(a, t, K, generator):
     z = 2 * torch.rand(len(a), K, 2, generator=generator) - 1
     square = (a[:, None] - (1 - t[:, None]) * z).square().sum(-1)
     w = torch.softmax(-square / (2 * t**2), -1)
+    return (w[..., None] * z).sum(-2), w
+
+
+# %% 3 | wrong | proposals of step 1 after all
+def mean_from_uniform(a, t, K, generator):
+    z = box_proposals(a, t, path, K, generator)
+    w = torch.softmax(q(z) / alpha, -1)
+    return (w[..., None] * z).sum(-2), w
+
+
+# %% 3 | wrong | divides by t, not by its square
+def mean_from_uniform(a, t, K, generator):
+    z = 2 * torch.rand(len(a), K, 2, generator=generator) - 1
+    square = (a[:, None] - (1 - t[:, None]) * z).square().sum(-1)
+    w = torch.softmax(q(z) / alpha - square / (2 * t), -1)
     return (w[..., None] * z).sum(-2), w
 
 
@@ -224,6 +316,29 @@ def expected_best(values, p, N):
     return float(mass @ values[order])
 
 
+# %% 4 | wrong | the mean over the best 1/N of the mass
+def expected_best(values, p, N):
+    order = values.argsort(descending=True)
+    mass = p[order].clone()
+    before = mass.cumsum(0) - mass
+    keep = (1 / N - before).clamp(min=0)
+    mass = torch.minimum(mass, keep)
+    return float(mass @ values[order] * N)
+
+
+# %% 4 | wrong | the density of the best, which sums to one only for fine cells
+def expected_best(values, p, N):
+    order = values.argsort()
+    mass = N * p[order] * p[order].cumsum(0) ** (N - 1)
+    return float(mass @ values[order])
+
+
+# %% 4 | wrong | samples
+def expected_best(values, p, N):
+    draws = torch.multinomial(p, 64000 // N * N, replacement=True)
+    return float(values[draws].view(-1, N).max(-1).values.mean())
+
+
 # %% 4 | right | from the top: not all N are below
 def expected_best(values, p, N):
     order = values.argsort(descending=True)
@@ -269,9 +384,26 @@ def without_bias(w):
     return w * (1 + w)
 
 
+# %% 5 | wrong | subtracts the mean square from every weight
+def without_bias(w):
+    return w + w.square() - w.square().mean(-1, keepdim=True)
+
+
+# %% 5 | wrong | 1/K in the place of the sum of squares
+def without_bias(w):
+    return w * (1 + w - 1 / w.shape[-1])
+
+
 # %% 5 | right | normalised once more, the same to this order
 def without_bias(w):
     return w * (1 + w) / (w * (1 + w)).sum(-1, keepdim=True)
+
+
+# %% 5 | right | the jackknife
+def without_bias(w):
+    K = w.shape[-1]
+    out = 1 / (1 - w)
+    return K * w - (K - 1) / K * w * (out.sum(-1, keepdim=True) - out)
 
 
 # %% 5 | right | the subtraction written out
@@ -305,6 +437,15 @@ def critic(state, a):
 
 def fit_states():
     return lambda eps, state: torch.erf(eps / 2**0.5)
+
+
+# %% 6 | wrong | a normal about as wide as the hill
+def critic(state, a):
+    return torch.exp(-(a - 0.6 * state).square().sum(-1) / (2 * 0.25**2))
+
+
+def fit_states():
+    return lambda eps, state: (0.6 * state + 0.25 * eps).clamp(-1, 1)
 
 
 # %% 6 | right | directions at equal angles, samples of the exact shape turned by hand
