@@ -143,7 +143,7 @@ show(
 # %% [markdown]
 # **What you should see.** On the left the terrain, turned so that both panels share the place. On the right eleven walks from
 # $x=-0.4$. Grey walkers act at random; the sixth was picked because it falls (the share of all that fall is printed above).
-# Green ones *leave the low hill*, cross the valley, where they earn nothing for several steps, and stay on the high hill. To
+# Green ones *leave the low hill*, cross the valley, where steps pay next to nothing, and stay on the high hill. To
 # know that this pays, one must look ahead. That is what a critic is for.
 
 # %% [markdown]
@@ -221,17 +221,17 @@ check(
 # %% [markdown]
 # ### Step 3: acting by a critic
 #
-# The use of a critic is to choose. SOM and SAC both act by **best of $N$**: the policy draws $N$ candidate actions, the
-# critic picks the one it values highest. With candidates spread evenly over $A$ actions, the action of rank $k$ (1 the
+# The use of a critic is to choose. SOM acts by **best of $N$**: the policy draws $N$ candidate actions, the critic picks
+# the one it values highest. With candidates drawn independently and evenly from $A$ actions, the action of rank $k$ (1 the
 # worst, $A$ the best) is picked with probability
 #
 # $$\Big(\frac kA\Big)^N-\Big(\frac{k-1}A\Big)^N ,$$
 #
 # since all $N$ candidates must have rank $k$ or less, and not all $k-1$ or less. $N=1$ is the uniform policy, a large $N$
-# the greedy one. Put this policy into the Bellman equation, and the critic judges the policy that it makes itself.
+# the *greedy* one, which takes the action of the highest value. Put this policy into the Bellman equation, and the critic judges the policy that it makes itself.
 #
-# Is the solution still unique? Of all ways to deal the weights out, the one that gives the greatest weight to the greatest
-# value has the greatest mean. So the right side is now a *maximum of averages*. If two functions differ by at most
+# Is the solution still unique? The weights grow with the rank. Of all ways to deal them out, the one that gives the
+# greatest weight to the greatest value has the greatest mean. So the right side is now a *maximum of averages*. If two functions differ by at most
 # $\delta$, so do their averages, and so do the maxima of these. The argument of step 2 goes through.
 
 # %%
@@ -261,7 +261,8 @@ check("step 3: value of 8 candidates over that of one", per_step[8] / per_step[1
 # because the maximum is at least the value at any fixed action. It is *greater* as soon as another action can win by luck. A
 # maximum looks for what is good *and* for what is overrated. The remedy of Fujimoto and others is a pair of critics with
 # independent errors, of which the **smaller** value counts: an action must now be overrated twice. Here are critics with
-# normal errors of standard deviation one, and what they say of the candidate they pick, less its true value.
+# normal errors of standard deviation one, and what they say of the candidate they pick, less its true value. (Networks
+# taught by one memory err more alike than these.)
 
 
 # %%
@@ -289,10 +290,10 @@ check("step 4: two critics, N = 1: too low", over[1][1], below=-0.4)
 # The minimum is no unbiased estimate. With one candidate it is too low (by $1/\sqrt\pi\approx0.56$), with many it is still
 # too high, only less.
 #
-# Why care about a bias of one unit? Because the target of one state is made of the estimate of the next. A bias of $b$ in
+# Why care about a bias of one unit? Because the target of one state is made of the estimate of the next. A bias of $\Delta$ in
 # every target adds up over all steps to come:
 #
-# $$b+\gamma b+\gamma^2b+\dots=\frac b{1-\gamma}.$$
+# $$\Delta+\gamma\Delta+\gamma^2\Delta+\dots=\frac\Delta{1-\gamma}.$$
 #
 # At $\gamma=0.95$ that is a factor of 20. To see it happen, let tables learn by TD: each round, every entry takes one sampled
 # step, with noise of standard deviation one on the reward, and moves a tenth of the way to its target. Two tables see different
@@ -395,8 +396,8 @@ check("step 5: best action at -0.4, clock stored as end", best[0.1], below=0)
 # <details><summary>Answer</summary>
 #
 # Nearly, as far as the discount goes: $0.99\cdot0.999\approx0.989$ lowers a value of 100 to 91. But the place where the clock
-# strikes is not random. If only good walkers live to see step 1000, all false ends fall on the best states, which are seen
-# last, and exactly those are marked as worthless.
+# strikes is not random. If only good walkers live to see step 1000, all false ends fall on the states that only good
+# walkers reach, and exactly these are said to lead nowhere.
 #
 # </details>
 #
@@ -418,7 +419,8 @@ check("step 5: best action at -0.4, clock stored as end", best[0.1], below=0)
 # Gradients are at right angles to the weights, so plain gradient steps can only *lengthen* them. And long weights have
 # small gradients. What counts is the *angle* by which a step turns the weights, the step's length over the weights'
 # length: the **effective step size**. It falls by itself where steps were too large. A plain network has no such brake. There
-# a large step makes large features, larger gradients and a larger step.
+# a large step can make large features, larger gradients and a larger step. (Adam rescales every entry of a gradient: with it
+# right angles and brake hold roughly.)
 
 # %%
 torch.manual_seed(0)
@@ -460,7 +462,7 @@ check("step 6: gradient times 10 against before", (10 * smaller - gradient).abs(
 # ### Step 7: two passes are blind
 #
 # A TD update needs two kinds of rows: $Q(s,a)$ for pairs from memory, and $Q(s',a')$ with the policy's action. The obvious
-# code passes them through the network one after the other. For years batch normalisation failed in critics, and this is why. Each
+# code passes them through the network one after the other. With it batch normalisation fails, and here is a reason. Each
 # pass takes out the mean of *its own* rows. Suppose a policy that answers $a'=1$ everywhere. In its batch the action is a
 # constant; normalised, it is zero. And so is the action $-1$. The critic gives both policies the same value: it cannot see
 # the action, whatever its weights. In *one* batch of all rows, memory and policy together, the two differ. That is the
@@ -607,10 +609,13 @@ pairs = [torch.rand(32, 1) * 2 - 1 for _ in range(2)]
 some = Batch(pairs[0], pairs[1], torch.zeros(32), pairs[0] + 0.2, torch.zeros(32))
 answered = torch.rand(32, 1)  # this policy goes right
 (q_1, q_2), (next_1, next_2) = twin.values(some, answered, None)
-mine = joint_pass(copy.deepcopy(twin.q1), some, answered)
+asked_net, passes = copy.deepcopy(twin.q1), []
+asked_net.in_batch = lambda obs, a: passes.append(len(obs)) or BatchNormQ.in_batch(asked_net, obs, a)
+mine = joint_pass(asked_net, some, answered)
 off = [(a - b).detach().abs().max() for a, b in zip(mine, (q_1, next_1), strict=True)]
 check("exercise 3: Q(s, a) against the package", off[0], below=1e-5)
 check("exercise 3: Q(s', a') against the package", off[1], below=1e-5)
+check("exercise 3: passes", len(passes), below=1.5)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -709,7 +714,7 @@ def learn(critic, world, slow_share=None, updates=1500):
     memory = experience(world, 5000, generator)
     exact = best_of_n_q(world, N, gamma)
     slow = None if slow_share is None else copy.deepcopy(critic)
-    optimizer = torch.optim.Adam(critic.parameters(), 1e-3, betas=critic.q1.betas)
+    optimizer = torch.optim.Adam(critic.parameters(), 1e-3, betas=(0.5, 0.999))
     log = {"update": [], "error": [], "greatest": [], "norm": [], "dead": [], "turn": []}
     for k in range(updates + 1):
         before = weights_of(critic)
@@ -798,7 +803,8 @@ show(
     fig,
     "Two contour maps of Q over place and action, exact and learnt by the plain network. Both are high in most of the plane "
     "and fall off steeply in the upper right corner, where the walker falls over the cliff. The green line of the best "
-    "action is at the top between the hills and falls to the bottom near the cliff, in both.",
+    "action is at the top between the hills and falls to the bottom near the cliff, in both; around the low hill the learnt "
+    "one has a deep notch.",
 )
 
 # %% [markdown]
@@ -811,8 +817,8 @@ show(
 # ### Who learns sooner?
 #
 # Five critics, the same 1500 updates. `learn` looked at them every 50. Beside the error it noted the norm of all weights, the
-# share of *dead* units (zero for every row in memory, so without gradient), and the effective step size, averaged over all
-# weights.
+# share of *dead* units (zero for every row in memory, so without gradient), and the effective step size, the length of one
+# step of all weights over their norm.
 
 
 # %%
@@ -866,7 +872,7 @@ show(
     fig,
     "Four panels against the number of updates, a line for each of five critics. Error on a logarithmic axis: the "
     "normalised critic in one pass falls first; the plain one with a slow copy of 0.05 follows; without a copy the error "
-    "first jumps far up, then falls; with a copy of 0.005 it falls hardly at all; the normalised one in two passes stays "
+    "dips, jumps far up, then falls slowly; with a copy of 0.005 it falls hardly at all; the normalised one in two passes stays "
     "where it started. Weight norm: low for both normalised critics, higher for the plain ones, highest without a copy. "
     "Dead units: few for the normalised, a sixth or more for the plain ones. Effective step size on a logarithmic axis: "
     "ragged lines, near 0.005 for both normalised critics, sinking to a third of that and less for the plain ones.",
@@ -944,7 +950,7 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", nco
 show(
     fig,
     "Two panels, the value of the best action against the place. Left, without rent: the exact black line lies near 15, the "
-    "green one of the joint pass close below it; the dash-dotted purple one of two passes rises like them, ten lower. "
+    "green one of the joint pass close below it; the dash-dotted purple one of two passes rises too, ten and more lower. "
     "Right, with rent: black rises from 2 to 8 and green from 0 to 6; purple lies below zero everywhere, where a dotted line "
     "marks an end, and is highest at the cliff.",
 )
@@ -1194,10 +1200,10 @@ check("exercise 6: reward -0.3, gamma 0.5", abs(settles_at(-0.3, 0.5) + 0.6), be
 #
 # The features that enter the last layer are $w_j(h_j-\mathrm{mean}\,h_j)/\sqrt{\dots}+b_j$. Their mean over the batch is $b_j$.
 # The last layer is linear, so the mean of its outputs is its output at the mean features: a function of $b$ and of the layer's
-# own weights, and of nothing else. Call it $c$. TD moves the mean of $Q(s,a)$, which is $c$, to the mean of
-# $R+\gamma Q(s',a')$, which is $\bar R+\gamma c$. So $c=\bar R/(1-\gamma)$. But $\bar R$ is the reward of the *memory*: the value
+# own weights, and of nothing else. Call it $\bar Q$. TD moves the mean of $Q(s,a)$, which is $\bar Q$, to the mean of
+# $R+\gamma Q(s',a')$, which is $\bar R+\gamma\bar Q$. So $\bar Q=\bar R/(1-\gamma)$. But $\bar R$ is the reward of the *memory*: the value
 # that is learnt is that of whoever filled it, and no policy can raise it. With one pass only the mean of both halves
-# together is $c$.
+# together is $\bar Q$.
 #
 # ```python
 # def blind_mean(net):

@@ -15,7 +15,7 @@
 #
 # **What you will do.** You write the core of SOM's update yourself, then read the whole algorithm line by line in the
 # package's source. You check its actor, for many states at once, against an exact answer. You train it live on a task with
-# four right answers, and train it six more times with one wrong setting each, to learn what a sick training looks like.
+# four right answers, and five more times with one wrong setting each, to learn what a sick training looks like.
 #
 # **What you will learn.** How the steps of chapters 02 to 07 work together for one actor that sees a state. What every number
 # of a training log means, when it is healthy, and which setting to suspect when it is not. What makes the policy soft or
@@ -283,7 +283,7 @@ check("loss of the exact velocity", perfect, above=0.005)
 check("that loss over the variance of the estimate", perfect / variance, above=0.8, below=1.25)
 
 # %% [markdown]
-# (The rest is the square of the bias, of order $1/K$; chapter 06 showed it.)
+# (What is left is the square of the bias, which itself is of order $1/K$: chapter 04.)
 #
 # ### New: a temperature in units of $Q$
 #
@@ -554,12 +554,13 @@ listing(
 #
 # All settings are in one dataclass. `SOMConfig()` is this book's advice. `SOMPaper` is an agent of its own: a literal
 # reading of the paper, whose code and full settings are not public. The table is made from the source. An empty third
-# column means "the same".
+# column means "the same", a dash that the agent has no use for it.
 
 # %%
 source = "".join(inspect.getsource(kind).split("def ")[0] for kind in SOMPaperConfig.__mro__[3::-1])
 meaning = dict(re.findall(r"^    (\w+): .*?#\s*(.+)$", source, re.MULTILINE))
 ours, papers = dataclasses.asdict(SOMConfig()), dataclasses.asdict(SOMPaperConfig())
+papers |= {"relative": "-", "teacher": "-", "lines": "-"}  # inherited, but its update never asks
 print(f"{'field':<14}{'SOM':<14}{'SOMPaper':<16}meaning")
 for name, value in papers.items():
     default = ours.get(name, "-")
@@ -653,8 +654,7 @@ show(
 # **What you should see.** Left: one network, three states, and each green map lies along its exact grey one. No sample of any
 # of these densities was seen. Right: the identity finds the middle of every hill, but its maps are too flat. At this
 # budget its one step makes *too narrow* a policy: the truth enters at $r=t$ and has to travel to the interval $(0,1)$ through
-# the network's own derivatives (chapter 06). In an agent that matters twice, because an actor that is too narrow explores too
-# little. The test `tests/rl/test_som.py` holds a training of 1500 updates with the default step size: widths of 1.0 and 0.5. Chapter 06 also showed a target
+# the network's own derivatives (chapter 06). An agent with too narrow an actor explores too little. The test `tests/rl/test_som.py` holds a training of 1500 updates with the default step size: widths of 1.0 and 0.5. Chapter 06 also showed a target
 # on which the identity wins; so it stays a setting, `teacher`.
 #
 # ### Live: four right answers
@@ -665,7 +665,7 @@ show(
 #
 # SAC, *soft actor-critic*, is trained beside it, with the same critic and budget. Its policy is one Gaussian per state,
 # squashed into the box; it maximises the return plus $\alpha$ times the policy's entropy. So it too aims at $e^{Q/\alpha}$,
-# but within a family of single bumps.
+# but within the family of squashed Gaussians, none of which keeps four goals on the axes (chapter 00).
 
 
 # %%
@@ -697,7 +697,7 @@ with Dashboard(centre[0], marks=goals) as dashboard:
 
 # %% [markdown]
 # **What you should see.** While the cell runs, six panels are drawn again and again; the last drawing stays. The
-# *return* stumbles, then holds. The *actions* are those from the centre, the crosses the directions of the goals. All this
+# *return* lies low while the first 500 steps are random, then leaps and holds. The *actions* are those from the centre, the crosses the directions of the goals. All this
 # works with a training of your own: `train` calls `on_row` after each row of its curve.
 
 # %%
@@ -735,20 +735,21 @@ for ax, agent, actions, kind, name in (
     with torch.no_grad():
         plots.backdrop(ax, q_here)
     plots.particles(ax, actions[:250], kind, size=3, alpha=0.7)
+    ax.plot(*GOALS.T, "+", color=BLACK, markersize=10, clip_on=False)
 middle.set_ylabel("$a_2$")
 show(
     fig,
     "Left: the returns of SOM and SAC against the steps; both end at about 0.8, far above random actions. Middle: 250 SOM "
     "actions from the centre, most of them on the darkest shades of its critic, at one side of the box. Right: the same for "
-    "SAC, a single cloud.",
+    "SAC, a single cloud. Plus signs on the four sides are the directions of the goals.",
 )
 
 # %% [markdown]
 # **What you should see.** Left: both learn within some hundred updates. Middle: SOM's actions from one state, dense where *its
-# critic* is dark. That is what SOM promises, no more. Right: SAC's cloud is a single bump; a second dark place it has to ignore.
+# critic* is dark. That is what SOM promises, no more. Right: SAC's cloud is a single bump. (Plus signs: the goals.)
 #
-# But the task is symmetric, and the critic is not. The goal that was found first was visited more often. So its
-# $Q$ rose first, so the policy preferred it, so it was visited even more: the ring feeds on itself. A policy that *can* hold four
+# But the task is symmetric, and the critics are not. The ring feeds on itself: a goal that is found early is visited more
+# often, so its $Q$ rises first, so the policy prefers it, so it is visited even more. A policy that *can* hold four
 # answers needs a critic that does. The recorded run of chapter 00 has settings that keep more goals alive.
 #
 # ### What the columns say
@@ -781,8 +782,7 @@ check("live run, last row: share of dead units", last["dead_units"], below=0.1)
 check("live run, last row: mean of Q", last["q_mean"], above=-2, below=0.87)
 
 # %% [markdown]
-# **Stop and think.** In the run below with a far too large $\alpha$ all values of $Q$ count the same, and still `ess` is 11 and not
-# 16. Why?
+# **Stop and think.** Suppose all 16 values of $Q$ in a row are equal. In these runs its `ess` is still well below 16. Why?
 #
 # <details><summary>Answer</summary>
 #
@@ -841,9 +841,10 @@ check("Q of standing still, above that of the best goal", needle, above=0.05)
 
 # %% [markdown]
 # Read it from the middle. At $\alpha=0.2$ a single draw keeps all four goals, and is nearly always right. Hotter, it wastes draws.
-# With $N=32$ the policy forgets the goals whose $Q$ is lower by a few hundredths: greed turns small differences into all or
+# With $N=32$ the policy forgets goals whose $Q$ is lower by less than a tenth: greed turns small differences into all or
 # nothing. And at $\alpha=0.02$ it collapses onto an *error*: the critic has a needle at $a=0$, standing still, where it claims more than any
-# policy can earn. The softer policies hardly see it. So $\alpha$ and $N$ say how far you trust your critic. (On the robots of
+# policy can earn. A softer policy hardly meets it, but 32 candidates do: at $\alpha=0.1$ they take the share in reach from 0.99
+# to 0.85. So $\alpha$ and $N$ say how far you trust your critic. (On the robots of
 # [chapter 09](09_som_on_mujoco.ipynb) $N=32$ in evaluation pays.)
 #
 # **Stop and think.** Both a small $\alpha$ and a large $N$ are greedy. Why not train at a high temperature always, and take $N$ large?
@@ -983,9 +984,10 @@ for ax, (name, (_, agent)) in zip(axes.flat, runs.items(), strict=True):
     ax.set(title=name, xticks=(-1, 0, 1), yticks=(-1, 0, 1))
     cloud = agent.generate(centre, 400, averaged=True)[0]
     plots.particles(ax, cloud, "som" if name == "healthy" else "error", size=3.5, alpha=0.6)
+    ax.plot(*GOALS.T, "+", color=BLACK, markersize=12, clip_on=False)
 show(
     fig,
-    "Six panels with 400 actions from the centre. Healthy: a broad cloud that begins to lean to some sides of the box. A, B and "
+    "Six panels with 400 actions from the centre, and plus signs for the directions of the four goals. Healthy: a broad cloud that begins to lean to some sides of the box. A, B and "
     "D: broad clouds without a shape. C: one small spot where no goal is. E: a cloud pressed against a part of the edge.",
 )
 
@@ -1030,10 +1032,10 @@ check("exercise 2: right diagnoses, of 5", right, above=4.5)
 # * **B**: the critic is well, `ess` is at its ceiling, and `speed` stays where it began: $Q$ has no say in the weights.
 # * **C**: critic and `ess` are well, and `actor_loss` explodes. The identity contains $\partial_tu_\theta$, and a fast time embedding
 #   magnifies it: each target is larger than the last.
-# * **D**: `weight_norm` has jumped, a good part of the units is dead, `critic_loss` was in the hundreds. Normalisation has kept
-#   the run from overflowing, but what has died does not come back.
+# * **D**: `weight_norm` has jumped, `critic_loss` was in the hundreds, and a good part of the units is dead: it has not come
+#   back.
 # * **E**: `ess` is 1. Every target is a single proposal. The return may look *better* than the healthy one: on this task greed
-#   pays. But the actor learns noise, and keeps to one goal.
+#   pays. But every target is as noisy as one draw, and the cloud keeps to one side.
 #
 # ```python
 # def diagnosis():
@@ -1152,8 +1154,8 @@ def mean_ess(values):
 # %% [markdown]
 # ### 3. Find the bug: a missing bracket · ●○○ · 5 min
 #
-# Published code brings $Q$ to mean 0 and standard deviation 1 before the softmax, so that $\alpha$ means the same for
-# every task. It says
+# To bring $Q$ to mean 0 and standard deviation 1 before the softmax, so that $\alpha$ means the same for every task, somebody
+# writes
 #
 # ```python
 # def normalise(q):
@@ -1201,7 +1203,7 @@ check("exercise 3: ess with the bug, of 16", mean_ess(raw - raw.mean() / raw.std
 # ### 4. The posterior mean in closed form · ●●○ · 20 min
 #
 # For $Q(a)=b\,a$ on $[-1,1]$ and $\alpha=1$, find $m(a,t)$ on the linear path without any sum or sample. The check
-# compares it with the quadrature, for several $b$, $a$ and $t$.
+# compares it with the quadrature, for several $b$, $a$ and $t$, and at a $t$ where no grid is fine enough.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1213,6 +1215,8 @@ for b, point, when in ((2.0, 0.3, 0.4), (-1.0, 0.8, 0.6), (4.0, -0.5, 0.3)):
     truth = exact_mean(lambda x, b=b: b * x, 1.0, torch.tensor([[point]]).double(), when)
     error = abs(closed_form_mean(b, point, when) - truth.item())
     check(f"exercise 4: error for b = {b:g}", error, below=1e-5)
+narrow = abs(closed_form_mean(2.0, 0.3, 1e-4) - 0.3 / (1 - 1e-4))
+check("exercise 4: error at t = 0.0001, between two points of a grid", narrow, below=1e-5)
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -1246,27 +1250,27 @@ for b, point, when in ((2.0, 0.3, 0.4), (-1.0, 0.8, 0.6), (4.0, -0.5, 0.3)):
 # %% [markdown]
 # ### 5. How many proposals count? · ●●● · 40 min
 #
-# Predict `ess`. Forget the box: let the proposals in $d$ dimensions be normal with standard deviation $\tau$ in every component, and
+# Predict `ess`. Forget the box: let the proposals in $d$ dimensions be normal with standard deviation $\rho$ in every component, and
 # let $e^{Q/\alpha}$ be a hill of width $\ell$ whose top lies at the distance $D$ from the middle of the proposals,
 # $W(x)=\exp(-\|x-\delta\|^2/2\ell^2)$ with $\|\delta\|=D$. For large $K$ the sums in $1/\sum_kw_k^2=(\sum_kW_k)^2/\sum_kW_k^2$ are $K$ times
 # their means. Derive the share `ess` $/K$ in closed form. The check compares with a million proposals.
 
 
 # %% tags=["exercise", "raises-exception"]
-def expected_share(d, tau, ell, D):
+def expected_share(d, rho, ell, D):
     raise NotImplementedError("your turn")
 
 
-for d, tau, ell, D in (
+for d, rho, ell, D in (
     (1, 0.5, 0.3, 0.0),
     (1, 0.5, 0.3, 0.4),
     (3, 0.3, 0.4, 0.5),
     (6, 0.4, 0.3, 0.5),
 ):
-    square = (tau * torch.randn(1_000_000 // d, d, generator=rng(5)) - D / d**0.5).square().sum(-1)
+    square = (rho * torch.randn(1_000_000 // d, d, generator=rng(5)) - D / d**0.5).square().sum(-1)
     counted = effective_sample_size((-square / (2 * ell**2)).softmax(0)) / len(square)
     # its relative standard error is below 1 %
-    error = abs(expected_share(d, tau, ell, D) / counted - 1)
+    error = abs(expected_share(d, rho, ell, D) / counted - 1)
     check(f"exercise 5: relative error, d = {d}, D = {D:g}", error, below=0.04)
 in_17 = expected_share(17, 0.4, 0.3, 0.5)
 check("exercise 5: how many of 16 proposals count in 17 dimensions", 16 * in_17, below=0.2)
@@ -1275,7 +1279,7 @@ check("exercise 5: how many of 16 proposals count in 17 dimensions", 16 * in_17,
 # <details><summary>Hint</summary>
 #
 # $(E\,W)^2/E\,W^2$. $W^2$ is a hill of width $\ell/\sqrt2$, so one integral gives both: the mean of a hill over a normal
-# is a normal density, of variance $\ell^2+\tau^2$, up to its factor.
+# is a normal density, of variance $\ell^2+\rho^2$, up to its factor.
 #
 # </details>
 
@@ -1284,18 +1288,18 @@ check("exercise 5: how many of 16 proposals count in 17 dimensions", 16 * in_17,
 #
 # Components are independent, and the axes can be turned so that $\delta$ lies along the first. Completing the square,
 #
-# $$E\,W=\Big(\frac{\ell^2}{\ell^2+\tau^2}\Big)^{d/2}\exp\Big(-\frac{D^2}{2(\ell^2+\tau^2)}\Big),\qquad
-# E\,W^2=\Big(\frac{\ell^2}{\ell^2+2\tau^2}\Big)^{d/2}\exp\Big(-\frac{D^2}{\ell^2+2\tau^2}\Big),$$
+# $$E\,W=\Big(\frac{\ell^2}{\ell^2+\rho^2}\Big)^{d/2}\exp\Big(-\frac{D^2}{2(\ell^2+\rho^2)}\Big),\qquad
+# E\,W^2=\Big(\frac{\ell^2}{\ell^2+2\rho^2}\Big)^{d/2}\exp\Big(-\frac{D^2}{\ell^2+2\rho^2}\Big),$$
 #
 # the second from the first with $\ell^2/2$ in place of $\ell^2$. So the share is
-# $\Big(\dfrac{\ell\sqrt{\ell^2+2\tau^2}}{\ell^2+\tau^2}\Big)^{d}\exp\Big(-\dfrac{D^2\tau^2}{(\ell^2+\tau^2)(\ell^2+2\tau^2)}\Big)$.
+# $\Big(\dfrac{\ell\sqrt{\ell^2+2\rho^2}}{\ell^2+\rho^2}\Big)^{d}\exp\Big(-\dfrac{D^2\rho^2}{(\ell^2+\rho^2)(\ell^2+2\rho^2)}\Big)$.
 # The bracket is below 1, and $d$ is its exponent: that is why blind proposals fail in many dimensions, and why half of
-# SOM's come from the actor, for which $\tau$ is about $\ell$ and $D$ small.
+# SOM's come from the actor, for which $\rho$ is about $\ell$ and $D$ small.
 #
 # ```python
-# def expected_share(d, tau, ell, D):
-#     one, two = ell**2 + tau**2, ell**2 + 2 * tau**2
-#     return (ell * two**0.5 / one) ** d * math.exp(-(D**2) * tau**2 / (one * two))
+# def expected_share(d, rho, ell, D):
+#     one, two = ell**2 + rho**2, ell**2 + 2 * rho**2
+#     return (ell * two**0.5 / one) ** d * math.exp(-(D**2) * rho**2 / (one * two))
 # ```
 #
 # </details>

@@ -300,44 +300,44 @@ def closed_form_mean(b, a, t):
 
 
 # %% 5 | wrong | forgets that components multiply
-def expected_share(d, tau, ell, D):
-    one, two = ell**2 + tau**2, ell**2 + 2 * tau**2
-    return ell * two**0.5 / one * math.exp(-(D**2) * tau**2 / (one * two))
+def expected_share(d, rho, ell, D):
+    one, two = ell**2 + rho**2, ell**2 + 2 * rho**2
+    return ell * two**0.5 / one * math.exp(-(D**2) * rho**2 / (one * two))
 
 
 # %% 5 | wrong | the proposals sit on the hill
-def expected_share(d, tau, ell, D):
-    one, two = ell**2 + tau**2, ell**2 + 2 * tau**2
+def expected_share(d, rho, ell, D):
+    one, two = ell**2 + rho**2, ell**2 + 2 * rho**2
     return (ell * two**0.5 / one) ** d
 
 
 # %% 5 | wrong | the square of a hill is twice as wide
-def expected_share(d, tau, ell, D):
-    one, two = ell**2 + tau**2, 2 * ell**2 + tau**2
+def expected_share(d, rho, ell, D):
+    one, two = ell**2 + rho**2, 2 * ell**2 + rho**2
     mean = (ell**2 / one) ** (d / 2) * math.exp(-(D**2) / (2 * one))
     square = (2 * ell**2 / two) ** (d / 2) * math.exp(-(D**2) / (2 * two))
     return mean**2 / square
 
 
 # %% 5 | wrong | the mean weight alone
-def expected_share(d, tau, ell, D):
-    one = ell**2 + tau**2
+def expected_share(d, rho, ell, D):
+    one = ell**2 + rho**2
     return (ell**2 / one) ** (d / 2) * math.exp(-(D**2) / (2 * one))
 
 
 # %% 5 | right | both means, then the quotient
-def expected_share(d, tau, ell, D):
+def expected_share(d, rho, ell, D):
     def mean_of_hill(variance):
-        total = variance + tau**2
+        total = variance + rho**2
         return (variance / total) ** (d / 2) * math.exp(-(D**2) / (2 * total))
 
     return mean_of_hill(ell**2) ** 2 / mean_of_hill(ell**2 / 2)
 
 
 # %% 5 | right | one quadrature for each kind of component
-def expected_share(d, tau, ell, D):
-    x = torch.linspace(-12, 12, 20001, dtype=torch.float64) * tau
-    p = torch.exp(-((x / tau) ** 2) / 2)
+def expected_share(d, rho, ell, D):
+    x = torch.linspace(-12, 12, 20001, dtype=torch.float64) * rho
+    p = torch.exp(-((x / rho) ** 2) / 2)
     p = p / p.sum()
 
     def share(shift):
