@@ -70,7 +70,7 @@ from som_lite.rl.small_world import (
     visited,
 )
 from som_lite.view.explorers import value_landscape_explorer
-from som_lite.view.notebook import check, listing, show
+from som_lite.view.notebook import check, listing, measured, show
 from som_lite.view.style import BACKDROP, COLOURS, LINES, figure
 
 torch.set_num_threads(1)  # small nets: more threads cost more than they bring
@@ -610,7 +610,9 @@ some = Batch(pairs[0], pairs[1], torch.zeros(32), pairs[0] + 0.2, torch.zeros(32
 answered = torch.rand(32, 1)  # this policy goes right
 (q_1, q_2), (next_1, next_2) = twin.values(some, answered, None)
 asked_net, passes = copy.deepcopy(twin.q1), []
-asked_net.in_batch = lambda obs, a: passes.append(len(obs)) or BatchNormQ.in_batch(asked_net, obs, a)
+asked_net.in_batch = lambda obs, a: (
+    passes.append(len(obs)) or BatchNormQ.in_batch(asked_net, obs, a)
+)
 mine = joint_pass(asked_net, some, answered)
 off = [(a - b).detach().abs().max() for a, b in zip(mine, (q_1, next_1), strict=True)]
 check("exercise 3: Q(s, a) against the package", off[0], below=1e-5)
@@ -671,7 +673,8 @@ listing(
 # $N=8$. `slow_share` is $\tau$; with $\tau=1$ the copy is not slow at all.
 #
 # We train five critics: plain ones with a slow copy, a less slow one, and none; normalised ones with one joint pass and with
-# two passes. All see the same memory and the same batches.
+# two passes. All see the same memory and the same batches, and all get the Adam that its authors advise for the normalised
+# one, with a short memory of gradients (`betas`).
 
 # %%
 N = 8
@@ -753,12 +756,12 @@ RECIPES = {
 }
 
 
-def train_by(name, world):
+def train_by(name, world, seed=0, updates=1500):
     """A critic by one of the recipes, and its log."""
     cls, kind, slow_share = RECIPES[name]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     critic = cls(1, 1, (64, 64), kind)
-    return critic, learn(critic, world, slow_share)
+    return critic, learn(critic, world, slow_share, updates)
 
 
 trained, logs = {}, {}
@@ -837,16 +840,23 @@ check("updates to an error of 1: plain with 0.05 over normalised", sooner, above
 check("error after 1500 updates: normalised, one pass", one["error"][-1], below=1)
 check("error after 1500 updates: normalised, two passes", two["error"][-1], above=3)
 check("error after 1500 updates: plain, slow copy 0.005", slow_plain["error"][-1], above=3)
-rise = free["greatest"].max() / exact.max()
-check("greatest value on the way, over the greatest exact one: no copy", rise, above=5)
-check("the same: normalised, one pass", one["greatest"].max() / exact.max(), below=1.5)
+rises = [
+    train_by("plain, no copy", world, seed, 400)[1]["greatest"].max() / exact.max()
+    for seed in (1, 2, 3)
+]
+rises.insert(0, free["greatest"].max() / exact.max())
+shown = ", ".join(f"{rise:.1f}" for rise in rises)
+measured("no copy: greatest value on the way over the greatest exact one, four starts", shown)
+check("no copy: starts of four that overshoot it twofold", sum(r > 2 for r in rises), above=1.5)
+rise = one["greatest"].max() / exact.max()
+check("normalised, one pass: greatest value over the greatest exact one", rise, below=1.5)
 check("norm of the weights, end over start: plain", plain["norm"][-1] / plain["norm"][0], above=1.6)
 check("the same: no copy", free["norm"][-1] / free["norm"][0], above=3)
 check("the same: normalised, one pass", one["norm"][-1] / one["norm"][0], below=1.4)
-check("share of dead units at the end: plain", plain["dead"][-1], above=0.1)
-check("the same: normalised, one pass", one["dead"][-1], below=0.1)
+check("share of dead units at the end: plain", plain["dead"][-1], above=0.06)
+check("the same: normalised, one pass", one["dead"][-1], below=0.05)
 late_turns = one["turn"][15:].mean() / plain["turn"][15:].mean()
-check("effective step size, second half: normalised over plain", late_turns, above=1.5)
+check("effective step size, second half: normalised over plain", late_turns, above=1.2)
 
 # %% tags=["hide-input"]
 kinds = ("noise", "sac", "error", "one-step", "score")
@@ -874,23 +884,22 @@ show(
     "normalised critic in one pass falls first; the plain one with a slow copy of 0.05 follows; without a copy the error "
     "dips, jumps far up, then falls slowly; with a copy of 0.005 it falls hardly at all; the normalised one in two passes stays "
     "where it started. Weight norm: low for both normalised critics, higher for the plain ones, highest without a copy. "
-    "Dead units: few for the normalised, a sixth or more for the plain ones. Effective step size on a logarithmic axis: "
-    "ragged lines, near 0.005 for both normalised critics, sinking to a third of that and less for the plain ones.",
+    "Dead units: few for the normalised, a tenth and more for the plain ones. Effective step size on a logarithmic axis: "
+    "ragged lines, highest for the normalised critics, lower for the plain ones, and sinking without a copy.",
 )
 
 # %% [markdown]
 # **What you should see.** On the upper left, error against updates. The plain critic with the usual $\tau=0.005$ crawls: values
 # travel through the slow copy, which needs hundreds of updates to follow, over and over. Without a copy (dotted orange) the
 # error jumps up: a raised $Q(s,a)$ raises its own target $Q(s',a')$, since neighbours share weights, and the two
-# chase each other upwards. $\tau=0.05$ is the compromise. The normalised critic in one pass (green) needs no copy and is
+# chase each other upwards, from most starts (the cell above prints four), not from all. $\tau=0.05$ is the compromise. The normalised critic in one pass (green) needs no copy and is
 # below error 1 first. In two passes the error hardly moves.
 #
-# The other panels show why. The chase of a plain network goes through its weights: the norm doubles, without a copy it grows
-# fivefold, and a share of the units dies on the way. The normalised network keeps short weights and few dead units.
-# Its features have scale one by construction; values can grow only through the last slopes and the last layer, which Adam
-# moves by about one step size an update. The brake that the slow copy was for is built in. And since the weights stay short,
-# the effective step stays longer (lower right), while those of the plain critics shrink. (A part of this gap is another
-# setting: as its authors advise, the normalised critic gives Adam a shorter memory of gradients, `betas`.)
+# The other panels show what goes with it. The chase of a plain network goes through its weights: the norm doubles, without a
+# copy it grows several times over, and a share of the units dies. The normalised network keeps short weights and few dead
+# units. Its features have scale one by construction; values can grow only through the last slopes, shifts and layer, which
+# Adam moves by about one step size an update: a brake, and the slow copy is not missed. And since the weights stay short, the
+# effective step stays longer (lower right). This is not enough: in two passes all three look as healthy, and nothing is learnt.
 #
 # ### What two passes lose
 #
@@ -920,8 +929,11 @@ def share_that_falls(critic):
 rented = replace(world, reward=world.reward - 0.5)
 contenders = ("plain, slow copy 0.05", "normalised, one pass", "normalised, two passes")
 with_rent = {name: train_by(name, rented) for name in contenders}
-for name in contenders[1:]:
-    check(f"{name}: earns, share of the optimum", share_of_optimum(trained[name], world), above=0.8)
+earns = {name: share_of_optimum(trained[name], world) for name in contenders[1:]}
+for name, share in earns.items():
+    check(f"{name}: earns, share of the optimum", share, above=0.8)
+lead = earns["normalised, two passes"] / earns["normalised, one pass"]
+check("without rent, two passes over one pass", lead, above=1)
 one_rent, two_rent = (with_rent[name][0] for name in contenders[1:])
 check("with rent, one pass: share of the optimum", share_of_optimum(one_rent, rented), above=0.7)
 check("with rent, two passes: the same", share_of_optimum(two_rent, rented), below=0.3)
@@ -957,8 +969,8 @@ show(
 
 # %% [markdown]
 # **What you should see.** On the left, the purple critic of two passes knows which places are better than which. It is their
-# *level* that is wrong. In a choice between two actions a constant cancels, and its greedy policy does well. Such a bug can
-# live for long. Why is the level not learnt? The mean of each pass is fixed by the network's last shifts, so better actions in the target cannot
+# *level* that is wrong. In a choice between two actions a constant cancels, and its greedy policy does well, here even better
+# than that of one pass. Such a bug can live for long. Why is the level not learnt? The mean of each pass is fixed by the network's last shifts, so better actions in the target cannot
 # lift the mean of the target (exercise 6).
 #
 # On the right the same fault is fatal. One thing is compared with the level: an end, worth exactly 0. To the purple critic
@@ -968,8 +980,8 @@ show(
 # **What the small task shows, and what not.** It shows what two passes lose and why, that one pass learns, and that it needs no
 # slow copy. It does *not* show that normalised critics always learn sooner: with rent, where values have a shorter way to
 # go, the lead is gone (last check). The slow copy of 0.005 is a straw man in a world where 1500 updates are all there
-# is; on robots with $10^5$ it is the usual choice. One seed, one world, one input that already lies in $[-1,1]$: no ratio
-# from here carries over. The learning curves of robots, with both kinds of critics, are in
+# is; on robots with $10^5$ it is the usual choice. One world, one seed for most of it, one input that already lies in
+# $[-1,1]$: no ratio from here carries over. The learning curves of robots, with both kinds of critics, are in
 # [chapter 09](09_som_on_mujoco.ipynb).
 
 # %% [markdown]

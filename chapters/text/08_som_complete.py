@@ -348,7 +348,7 @@ def valley(obs, a):
 
 
 only_instants = SOMConfig(
-    hidden=(32, 32), K=8, own=0.0, alpha=0.1, relative=False, teacher="identity",
+    hidden=(32, 32), K=8, own=0.0, alpha=0.3, relative=False, teacher="identity",
     share_equal=1.0, actor_batch=10_000,
 )  # fmt: skip
 judge = SOM(1, 2, only_instants)
@@ -380,7 +380,7 @@ def gradient(loss):
 #
 # 1. An own action for each state, without gradient: one jump from fresh noise, then clipped to the box.
 # 2. Times: `sample_times(B, generator, share_equal=1.0, t_min=0.02, t_max=0.999)[1]`, of shape `(B, 1)`.
-# 3. Noise the actions (`path.noise(a0, eps, t)`), and draw proposals (`box_proposals(a_t, t, path, K, generator)`, of shape `(B, K, d)`).
+# 3. Noise the actions afresh (`path.noise(a0, eps, t)`), and draw proposals (`box_proposals(a_t, t, path, K, generator)`, of shape `(B, K, d)`).
 # 4. Weight them by $e^{Q/\alpha}$. `q` takes states `(B, 1, o)` and actions `(B, K, d)` to values `(B, K)`.
 # 5. $m$, then $v$, then the squared error of `net` at $r=t$: summed over components, averaged over rows.
 #
@@ -394,7 +394,7 @@ def instant_loss(net, q, obs, d, alpha, K, generator):
 
 
 asked, tested = [], []
-mine = instant_loss(spied_net, spied_q, all_states, 2, 0.1, 8, rng(3))
+mine = instant_loss(spied_net, spied_q, all_states, 2, 0.3, 8, rng(3))
 theirs, _ = judge.actor_loss(rows_of(all_states))
 per_row = sum(a[..., 0].numel() for a in asked) / 10_000
 check("exercise 1: values of Q asked for, per row", per_row, above=7.9, below=8.1)
@@ -406,10 +406,17 @@ last_a, last_r, last_t, _ = tested[-1]
 early, own_actions = last_t[:, 0] < 0.2, (noise - u_of_jump).clamp(-1, 1)
 added = ((last_a - (1 - last_t) * own_actions) / last_t)[early]
 check("exercise 1: deviation of the noise on the own actions", added.std(), above=0.85, below=1.15)
+kept = (added * noise[early]).mean().abs()
+check("exercise 1: correlation of that noise with the jump's", kept, below=0.2)
 check("exercise 1: largest t - r in the loss", (last_t - last_r).abs().max(), below=1e-6)
 check("exercise 1: your loss over the package's", (mine / theirs).detach(), above=0.93, below=1.07)
 yours, wanted = gradient(mine), gradient(theirs)
 check("exercise 1: error of its gradient", (yours - wanted).norm() / wanted.norm(), below=0.15)
+hot, cold = (
+    instant_loss(spied_net, spied_q, all_states, 2, alpha, 8, rng(3)).detach()
+    for alpha in (1.0, 0.1)
+)
+check("exercise 1: loss at alpha = 1 over that at 0.1", hot / cold, above=0.84, below=0.9)
 
 # %% [markdown]
 # <details><summary>Hint</summary>

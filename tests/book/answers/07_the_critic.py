@@ -41,6 +41,13 @@ def td_target(reward, terminated, next_q, gamma):
     return reward + gamma * (1 - terminated) * next_q
 
 
+# %% 1 | wrong | the discount on the mask only
+def td_target(reward, terminated, next_q, gamma):
+    if not reward.shape == terminated.shape == next_q.shape:
+        raise ValueError("shapes differ")
+    return reward + (1 - gamma * terminated) * next_q
+
+
 # %% 1 | right | where
 def td_target(reward, terminated, next_q, gamma):
     if len({reward.shape, terminated.shape, next_q.shape}) > 1:
@@ -112,6 +119,14 @@ def best_of_n(critic, obs, candidates):
     return candidates[torch.arange(len(q)), q.argmax(dim=1)]
 
 
+# %% 2 | wrong | one critic only
+def best_of_n(critic, obs, candidates):
+    if candidates.shape[1] == 1:
+        return candidates[:, 0]
+    q = critic.q1(obs[:, None], candidates)
+    return candidates[torch.arange(len(q)), q.argmax(dim=1)]
+
+
 # %% 2 | right | gather
 def best_of_n(critic, obs, candidates):
     if candidates.shape[1] == 1:
@@ -171,6 +186,14 @@ def joint_pass(net, batch, next_action):
     return both[: len(next_action)], both[len(next_action) :]
 
 
+# %% 3 | wrong | the joint pass twice
+def joint_pass(net, batch, next_action):
+    obs = torch.cat([batch.obs, batch.next_obs])
+    a = torch.cat([batch.action, next_action])
+    n = len(next_action)
+    return net.in_batch(obs, a)[:n], net.in_batch(obs, a)[n:]
+
+
 # %% 3 | right | chunk
 def joint_pass(net, batch, next_action):
     pairs = zip((batch.obs, batch.action), (batch.next_obs, next_action), strict=True)
@@ -184,6 +207,13 @@ def joint_pass(net, batch, next_action):
         torch.vstack([batch.next_obs, batch.obs]), torch.vstack([next_action, batch.action])
     )
     return both[n:], both[:n]
+
+
+# %% 3 | right | stacked, then made flat
+def joint_pass(net, batch, next_action):
+    obs = torch.stack([batch.obs, batch.next_obs]).flatten(0, 1)
+    a = torch.stack([batch.action, next_action]).flatten(0, 1)
+    return tuple(net.in_batch(obs, a).view(2, -1))
 
 
 # %% 4 | wrong | the same share everywhere
@@ -214,6 +244,11 @@ def stop_share(chances):
 # %% 4 | wrong | the first step
 def stop_share(chances):
     return chances[0] / chances.sum(dim=0)
+
+
+# %% 4 | wrong | over the mean, not the sum
+def stop_share(chances):
+    return chances[-1] / chances.mean(dim=0)
 
 
 # %% 4 | right | normalised first
@@ -267,6 +302,16 @@ def expected_best(q, n):
     return q.sort(dim=1).values @ weights
 
 
+# %% 5 | wrong | equal values counted once
+def expected_best(q, n):
+    found = []
+    for row in q:
+        values = row.unique()
+        edges = torch.arange(len(values) + 1, dtype=q.dtype) / len(values)
+        found.append(values @ (edges**n).diff())
+    return torch.stack(found)
+
+
 # %% 5 | right | the sum by parts
 def expected_best(q, n):
     A = q.shape[1]
@@ -281,6 +326,14 @@ def expected_best(q, n):
     for k, column in enumerate(q.sort(dim=1).values.unbind(1), start=1):
         total = total + ((k / A) ** n - ((k - 1) / A) ** n) * column
     return total
+
+
+# %% 5 | right | from the distribution function
+def expected_best(q, n):
+    values = q.sort(dim=1).values
+    below = (values[:, :, None] >= values[:, None, :]).double().mean(2) ** n
+    jumps = torch.diff(below, dim=1, prepend=torch.zeros(len(q), 1, dtype=q.dtype))
+    return (values * jumps).sum(1)
 
 
 # %% 6 | wrong | the last bias alone
@@ -326,6 +379,15 @@ def blind_mean(net):
 
 def settles_at(mean_reward, gamma):
     return mean_reward * (1 + gamma)
+
+
+# %% 6 | wrong | a discount too many
+def blind_mean(net):
+    return net.linears[-1](net.norms[-1].bias)
+
+
+def settles_at(mean_reward, gamma):
+    return gamma * mean_reward / (1 - gamma)
 
 
 # %% 6 | right | written as a sum

@@ -124,6 +124,34 @@ def instant_loss(net, q, obs, d, alpha, K, generator):
     return (net(a_t, t, t, obs) - (a_t - m) / t).square().sum(-1).mean()
 
 
+# %% 1 | wrong | noises with the noise of the jump
+def instant_loss(net, q, obs, d, alpha, K, generator):
+    B = len(obs)
+    with torch.no_grad():
+        eps, one = torch.randn(B, d, generator=generator), torch.ones(B, 1)
+        a0 = (eps - net(eps, 0 * one, one, obs)).clamp(-1, 1)
+        t = sample_times(B, generator, share_equal=1.0, t_min=0.02, t_max=0.999)[1]
+        a_t = path.noise(a0, eps, t)
+        proposals = box_proposals(a_t, t, path, K, generator)
+        w = torch.softmax(q(obs[:, None], proposals) / alpha, -1)
+        v = (a_t - (w[..., None] * proposals).sum(-2)) / t
+    return (net(a_t, t, t, obs) - v).square().sum(-1).mean()
+
+
+# %% 1 | wrong | the best proposal in place of their mean
+def instant_loss(net, q, obs, d, alpha, K, generator):
+    B = len(obs)
+    with torch.no_grad():
+        eps, one = torch.randn(B, d, generator=generator), torch.ones(B, 1)
+        a0 = (eps - net(eps, 0 * one, one, obs)).clamp(-1, 1)
+        t = sample_times(B, generator, share_equal=1.0, t_min=0.02, t_max=0.999)[1]
+        a_t = path.noise(a0, torch.randn(B, d, generator=generator), t)
+        proposals = box_proposals(a_t, t, path, K, generator)
+        best = q(obs[:, None], proposals).argmax(1)
+        v = (a_t - proposals[torch.arange(B), best]) / t
+    return (net(a_t, t, t, obs) - v).square().sum(-1).mean()
+
+
 # %% 1 | right | with the package's estimator and loss
 def instant_loss(net, q, obs, d, alpha, K, generator):
     eps, one = torch.randn(len(obs), d, generator=generator), torch.ones(len(obs), 1)
@@ -242,6 +270,11 @@ def normalise(q):
     return q - q.mean()
 
 
+# %% 3 | wrong | by the mean distance
+def normalise(q):
+    return (q - q.mean()) / (q - q.mean()).abs().mean()
+
+
 # %% 3 | right | scales first
 def normalise(q):
     return q / q.std() - q.mean() / q.std()
@@ -251,6 +284,11 @@ def normalise(q):
 def normalise(q):
     centred = q - q.sum() / q.numel()
     return centred / (centred.square().sum() / (q.numel() - 1)).sqrt()
+
+
+# %% 3 | right | torch's layer norm over everything
+def normalise(q):
+    return torch.nn.functional.layer_norm(q, q.shape)
 
 
 # %% 4 | wrong | forgets the box
@@ -278,6 +316,11 @@ def closed_form_mean(b, a, t):
 # %% 4 | wrong | clips the mean instead of cutting the density
 def closed_form_mean(b, a, t):
     return min(1.0, max(-1.0, a / (1 - t) + b * (t / (1 - t)) ** 2))
+
+
+# %% 4 | wrong | a sum over a grid
+def closed_form_mean(b, a, t):
+    return exact_mean(lambda x: b * x, 1.0, torch.tensor([[a]]).double(), t).item()
 
 
 # %% 4 | right | scipy's truncated normal
@@ -325,6 +368,12 @@ def expected_share(d, rho, ell, D):
     return (ell**2 / one) ** (d / 2) * math.exp(-(D**2) / (2 * one))
 
 
+# %% 5 | wrong | the distance in every component
+def expected_share(d, rho, ell, D):
+    one, two = ell**2 + rho**2, ell**2 + 2 * rho**2
+    return (ell * two**0.5 / one * math.exp(-(D**2) * rho**2 / (one * two))) ** d
+
+
 # %% 5 | right | both means, then the quotient
 def expected_share(d, rho, ell, D):
     def mean_of_hill(variance):
@@ -345,3 +394,10 @@ def expected_share(d, rho, ell, D):
         return float((p @ w) ** 2 / (p @ w**2))
 
     return share(0.0) ** (d - 1) * share(D)
+
+
+# %% 5 | right | by logarithms
+def expected_share(d, rho, ell, D):
+    x = (rho / ell) ** 2
+    log = d * (0.5 * math.log1p(2 * x) - math.log1p(x))
+    return math.exp(log - (D / ell) ** 2 * x / ((1 + x) * (1 + 2 * x)))
