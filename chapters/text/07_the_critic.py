@@ -46,8 +46,8 @@
 # right, with a valley between them that pays next to nothing. On the left is a wall. Behind the high hill is a cliff: who
 # steps over it earns nothing any more.
 #
-# There are 41 places and 33 actions (a grid of step $1/16$), so every expectation is a finite sum. The functions of
-# `som_lite/rl/small_world.py` compute these sums, and tests hold them against other solvers. Robots have no such luck.
+# There are 41 places and 33 actions, so every expectation is a finite sum. The functions of
+# `som_lite/rl/small_world.py` compute these sums, and tests hold them against other solvers.
 
 # %%
 import copy
@@ -142,7 +142,7 @@ show(
 
 # %% [markdown]
 # **What you should see.** On the left the terrain, turned so that both panels share the place. On the right eleven walks from
-# $x=-0.4$. Grey walkers act at random; the sixth was picked because it falls (the share of all that fall is printed above).
+# $x=-0.4$. Grey walkers act at random; the sixth was picked because it falls.
 # Green ones *leave the low hill*, cross the valley, where steps pay next to nothing, and stay on the high hill. To
 # know that this pays, one must look ahead. That is what a critic is for.
 
@@ -248,7 +248,7 @@ for n in (1, 2, 8, 32, VERY_MANY):
 check("step 3: value of 8 candidates over that of one", per_step[8] / per_step[1], above=2)
 
 # %% [markdown]
-# $(1-\gamma)V$ is a mean reward per step, weighted by the discounts: easier to read than $V$. With one or two candidates the
+# $(1-\gamma)V$ is a mean reward per step, weighted by the discounts. With one or two candidates the
 # best answer is to step back to the low hill, because a random walker would not make it across. With eight it is a full step to
 # the right. A better policy changes what is worth doing: *whose* $Q$.
 #
@@ -262,7 +262,7 @@ check("step 3: value of 8 candidates over that of one", per_step[8] / per_step[1
 # maximum looks for what is good *and* for what is overrated. The remedy of Fujimoto and others is a pair of critics with
 # independent errors, of which the **smaller** value counts: an action must now be overrated twice. Here are critics with
 # normal errors of standard deviation one, and what they say of the candidate they pick, less its true value. (Networks
-# taught by one memory err more alike than these.)
+# taught by one memory err more alike.)
 
 
 # %%
@@ -287,8 +287,7 @@ check("step 4: optimism of two, N = 8, over that of one", over[8][1] / over[8][0
 check("step 4: two critics, N = 1: too low", over[1][1], below=-0.4)
 
 # %% [markdown]
-# The minimum is no unbiased estimate. With one candidate it is too low (by $1/\sqrt\pi\approx0.56$), with many it is still
-# too high, only less.
+# The minimum is biased too: with one candidate too low (by $1/\sqrt\pi\approx0.56$), with many still too high, only less.
 #
 # Why care about a bias of one unit? Because the target of one state is made of the estimate of the next. A bias of $\Delta$ in
 # every target adds up over all steps to come:
@@ -485,7 +484,6 @@ check("step 7: one pass: the same difference", together.abs().max(), above=0.01)
 
 # %% [markdown]
 # A constant action is the extreme case. Exercise 6 shows more: in a pass of its own *every* policy has the same mean value.
-# What that does to a walker is shown in the section *Checks*.
 
 # %% [markdown]
 # ## Code
@@ -673,8 +671,8 @@ listing(
 # $N=8$. `slow_share` is $\tau$; with $\tau=1$ the copy is not slow at all.
 #
 # We train five critics: plain ones with a slow copy, a less slow one, and none; normalised ones with one joint pass and with
-# two passes. All see the same memory and the same batches, and all get the Adam that its authors advise for the normalised
-# one, with a short memory of gradients (`betas`).
+# two passes. All see the same memory and the same batches. For all of them Adam has the short memory of gradients (`betas`)
+# that the authors of the normalised critic advise.
 
 # %%
 N = 8
@@ -903,7 +901,7 @@ show(
 #
 # ### What two passes lose
 #
-# Is the critic of two passes worthless? Judge it by its deeds: what does the greedy policy by it *truly* earn? We ask twice,
+# Is the critic of two passes worthless? What does the greedy policy by it *truly* earn? We ask twice,
 # here and in the same world with a *rent* of 0.5 for every step. (Who falls pays no more rent.)
 
 
@@ -1234,13 +1232,13 @@ check("exercise 6: reward -0.3, gamma 0.5", abs(settles_at(-0.3, 0.5) + 0.6), be
 # * $Q^\pi(s,a)$ is the mean discounted return of an action *if $\pi$ continues*. The Bellman equation has it as its only
 #   solution; TD solves that equation from samples, with $y=R+\gamma(1-d)\,Q(s',a')$ held constant.
 # * A maximum over estimates is too high, and the target multiplies a bias by up to $1/(1-\gamma)$. The smaller of two critics is
-#   optimistic less, and pessimistic where there is nothing to choose.
+#   less optimistic, and pessimistic where there is nothing to choose.
 # * Best of $N$ runs from the policy itself to the greedy one; its critic judges the policy that it makes.
 # * Only `terminated` ends a sum. A clock stored as an end shrinks the discount to $\gamma(1-1/T)$, and changes decisions.
 # * Batch normalisation makes the loss blind to the length of a unit's weights: gradients stand at right angles, steps
 #   brake themselves. In two passes it learns differences but not the level, and an end is compared with the level. One joint
 #   pass cures that, and needs no slow copy.
-# * The small world shows the mechanisms. How much sooner robots learn is measured in chapter 09.
+# * How much sooner robots learn is measured in chapter 09.
 
 # %% [markdown]
 # ## References
