@@ -897,7 +897,8 @@ show(
 # copy it grows several times over, and a share of the units dies. The normalised network keeps short weights and few dead
 # units. Its features have scale one by construction; values can grow only through the last slopes, shifts and layer, which
 # Adam moves by about one step size an update: a brake, and the slow copy is not missed. And since the weights stay short, the
-# effective step stays longer (lower right). This is not enough: in two passes all three look as healthy, and nothing is learnt.
+# effective step stays somewhat longer (lower right). This is not enough: in two passes all three look as healthy, and the
+# error stays.
 #
 # ### What two passes lose
 #
