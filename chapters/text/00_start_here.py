@@ -144,12 +144,12 @@ clock = np.linspace(1, 0, 101)
 
 fig, axes = figure(8.6, 6.0, ncols=3, nrows=2)
 titles = {
-    "1  critic $Q$": "chapters 03, 09",
+    "1  critic $Q$": "chapters 03, 07",
     "2  density $e^{Q/\\alpha}$": "chapter 03",
     "3  noise it: score $s$": "chapters 03, 04",
     "4  velocity $v$": "chapters 01, 05",
     "5  average velocity $u$": "chapter 02",
-    "6  one-step actor": "chapters 06, 09",
+    "6  one-step actor": "chapters 06, 08",
 }
 for ax, (title, where) in zip(axes.flat, titles.items(), strict=True):
     ax.set_title(f"{title}\n", fontsize=11, weight="bold")
@@ -202,21 +202,21 @@ show(
 #
 # The chapters take the steps in another order: 4 and 5 come first, because flows can be learnt without a critic.
 #
-# | chapter | you leave able to | |
-# |---|---|---|
-# | 00 Start here | find the way; read the notation; see a one-step policy run | you are here |
-# | 01 [Flow matching on the plane](01_flow_matching.ipynb) | derive and train a velocity field; say why one Euler step fails | **ready** |
-# | 02 [MeanFlow](02_meanflow.ipynb) | derive the identity behind $u$, write it in code, sample in one step | **ready** |
-# | 03 [Policies as Boltzmann distributions](03_boltzmann_policies.ipynb) | go from $Q$ to density to score | **ready** |
-# | 04 [A score without samples](04_score_without_samples.ipynb) | estimate the score of the noised density from $Q$ alone | **ready** |
-# | 05 [The probability-flow ODE](05_probability_flow_ode.ipynb) | turn a score into a velocity for any path | **ready** |
-# | 06 [MeanFlow from a Q-function](06_meanflow_from_q.ipynb) | train a one-step sampler of $\exp(Q/\alpha)$ with no sample of it | **ready** |
-# | 07 [The critic](07_the_critic.ipynb) | learn $Q$ from experience | **ready** |
-# | 08 [SOM, complete](08_som_complete.ipynb) | read the algorithm line by line in code; train it live | **ready** |
-# | 09 [SOM on MuJoCo](09_som_on_mujoco.ipynb) | train, evaluate and compare on simulated robots; know the cost | **ready** |
-# | 10 [Neighbours](10_neighbours.ipynb) | see each rival as a change of a few lines | **ready** |
-# | 11 [Spending compute well](11_compute.ipynb) | choose the times of an update; make it cheaper | **ready** |
-# | 12 [Offline, and what is open](12_offline.ipynb) | carry the idea to recorded data; start a project | **ready** |
+# | chapter | you leave able to |
+# |---|---|
+# | 00 Start here (you are here) | find the way; read the notation; see a one-step policy run |
+# | 01 [Flow matching on the plane](01_flow_matching.ipynb) | derive and train a velocity field; say why one Euler step fails |
+# | 02 [MeanFlow](02_meanflow.ipynb) | derive the identity behind $u$, write it in code, sample in one step |
+# | 03 [Policies as Boltzmann distributions](03_boltzmann_policies.ipynb) | go from $Q$ to density to score |
+# | 04 [A score without samples](04_score_without_samples.ipynb) | estimate the score of the noised density from $Q$ alone |
+# | 05 [The probability-flow ODE](05_probability_flow_ode.ipynb) | turn a score into a velocity for any path |
+# | 06 [MeanFlow from a Q-function](06_meanflow_from_q.ipynb) | train a one-step sampler of $\exp(Q/\alpha)$ with no sample of it |
+# | 07 [The critic](07_the_critic.ipynb) | learn $Q$ from experience |
+# | 08 [SOM, complete](08_som_complete.ipynb) | read the algorithm line by line in code; train it live |
+# | 09 [SOM on MuJoCo](09_som_on_mujoco.ipynb) | train, evaluate and compare on simulated robots; know the cost |
+# | 10 [Neighbours](10_neighbours.ipynb) | see each rival as a change of a few lines |
+# | 11 [Spending compute well](11_compute.ipynb) | choose the times of an update; make it cheaper |
+# | 12 [Offline, and what is open](12_offline.ipynb) | carry the idea to recorded data; start a project |
 
 # %% [markdown]
 # ## The idea in one picture
@@ -521,7 +521,8 @@ show(
 )
 
 # %% [markdown]
-# **What you should see.** The number beside a goal counts the episodes that reached it; red marks are episodes that did not.
+# **What you should see.** The number beside a goal counts the episodes that reached it, of 1000. The first 200 are drawn; red marks are
+# those that reached none.
 # SOM's hops reach all four goals, each in a tenth of the episodes or more. It pays for that: three episodes of ten end in the
 # water and nearly two of ten too late. SAC's hops reach the goals on the right and on the left, and none reaches the top or the
 # bottom; about one episode of six is lost.
@@ -921,7 +922,7 @@ check("exercise 3: largest error of an action", wrong.detach(), below=1e-5)
 # ### 4. Two goals with one hump · ●●○ · 10 min
 #
 # Find a squashed Gaussian whose first hops keep goal 0, on the right, and goal 2, on the left, each with at least 45 % of
-# them. Return its mean (two numbers), its spread (two numbers) and its correlation. (Then try goals 0 and 1 with what you
+# them. Return three things: its mean (two numbers), its spread (two numbers) and its correlation. (Then try goals 0 and 1 with what you
 # found. The check does not ask for it: the search above says how far you can get with three goals, and two neighbours are
 # hard as well.)
 

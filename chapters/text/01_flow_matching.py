@@ -763,8 +763,8 @@ show(
 # The simplest solver is Euler's: pretend that $v$ stays what it is for a short time, and walk straight.
 #
 # For one Gaussian around zero the flow can be solved by hand: every point keeps its place in units of the standard
-# deviation, $a_t=\sqrt{V_t}\,\varepsilon$, so noise $\varepsilon$ ends at $c\,\varepsilon$. (Chapter 02, exercise 2,
-# derives it.) That is what a sampler can be tested on.
+# deviation, $a_t=\sqrt{V_t}\,\varepsilon$, so noise $\varepsilon$ ends at $c\,\varepsilon$. (Chapter 00,
+# exercise 6, derives it.) That is what a sampler can be tested on.
 
 # %%
 c = 0.4
@@ -1011,7 +1011,7 @@ show(
 # help. With many steps they part: the exact field improves like $1/n$, while the trained one levels off at the error
 # of the *network*.
 #
-# Sixteen steps mean sixteen calls of the network for one sample. Chapter 02 makes it one.
+# Every step is a call of the network: many calls for one sample. Chapter 02 makes it one.
 
 # %% [markdown]
 # ## Explorer
@@ -1092,7 +1092,7 @@ ax.text(0.98, 3.1, "times below 0.2", color=COLOURS["error"], ha="right")
 ax.text(0.02, 2.9, "times above 0.8", color=COLOURS["error"])
 show(
     fig,
-    "RMSE against time on a logarithmic axis for three trainings. With all times: near 0.1 throughout. With times below 0.2: about "
+    "RMSE against time on a logarithmic axis for three trainings. With all times: below 0.2 throughout. With times below 0.2: about "
     "0.1 at t = 0.1, then rising to over 2. With times above 0.8: as good from 0.85 on, and rising to about 2 towards the data.",
 )
 

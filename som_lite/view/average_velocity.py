@@ -1,4 +1,4 @@
-"""The explorer of average velocities: u(x, r, t) beside v(x, t), one step beside many (chapter 02).
+"""The explorer of average velocities: u(a, r, t) beside v(a, t), one step beside many (chapter 02).
 
 What is heavy is computed at construction for every position of the sliders, and looked up later.
 """
@@ -143,9 +143,9 @@ def _interval_panel(ax: Axes, velocity, average, times: list[float], starts: Poi
     plots.key(
         ax,
         {
-            "$-v(x, t)$": ("velocity", "arrow"),
-            "$-u(x, r, t)$, and one jump": ("average", "arrow"),
-            "$x$ at time $t$": ("noise", "points"),
+            "$-v(a, t)$": ("velocity", "arrow"),
+            "$-u(a, r, t)$, and one jump": ("average", "arrow"),
+            "$a$ at time $t$": ("noise", "points"),
             "exact path to time $r$": ("reference", "path"),
         },
     )

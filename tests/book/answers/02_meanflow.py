@@ -76,55 +76,82 @@ def meanflow_target(u, a, r, t, v):
 
 
 # %% 2 | wrong | the ratio of the variances, not of their roots
-def gaussian_u(a, r, t, b, c):
-    V_r, V_t = ((1 - time) ** 2 * c**2 + time**2 for time in (r, t))
-    end = (1 - r) * b + V_r / V_t * (a - (1 - t) * b)
+def gaussian_u(a, r, t, b, Sigma):
+    variances, axes = torch.linalg.eigh(Sigma)
+    V_r, V_t = ((1 - time) ** 2 * variances + time**2 for time in (r, t))
+    end = (1 - r) * b + ((a - (1 - t) * b) @ axes * V_r / V_t) @ axes.T
     return (a - end) / (t - r)
 
 
 # %% 2 | wrong | the instantaneous velocity
-def gaussian_u(a, r, t, b, c):
-    V = (1 - t) ** 2 * c**2 + t**2
-    return -b + (t - (1 - t) * c**2) / V * (a - (1 - t) * b)
+def gaussian_u(a, r, t, b, Sigma):
+    return gaussian_velocity(a, t)
 
 
 # %% 2 | wrong | the mean does not move
-def gaussian_u(a, r, t, b, c):
-    V_r, V_t = ((1 - time) ** 2 * c**2 + time**2 for time in (r, t))
-    end = b + (V_r / V_t).sqrt() * (a - b)
-    return (a - end) / (t - r)
+def gaussian_u(a, r, t, b, Sigma):
+    variances, axes = torch.linalg.eigh(Sigma)
+    std_r, std_t = (((1 - time) ** 2 * variances + time**2).sqrt() for time in (r, t))
+    return (a - b - ((a - b) @ axes * std_r / std_t) @ axes.T) / (t - r)
 
 
 # %% 2 | wrong | the displacement
-def gaussian_u(a, r, t, b, c):
-    V_r, V_t = ((1 - time) ** 2 * c**2 + time**2 for time in (r, t))
-    return a - (1 - r) * b - (V_r / V_t).sqrt() * (a - (1 - t) * b)
+def gaussian_u(a, r, t, b, Sigma):
+    variances, axes = torch.linalg.eigh(Sigma)
+    std_r, std_t = (((1 - time) ** 2 * variances + time**2).sqrt() for time in (r, t))
+    return a - (1 - r) * b - ((a - (1 - t) * b) @ axes * std_r / std_t) @ axes.T
 
 
-# %% 2 | wrong | mean of the velocities at both ends of a straight way
-def gaussian_u(a, r, t, b, c):
-    def v(a, t):
-        V = (1 - t) ** 2 * c**2 + t**2
-        return -b + (t - (1 - t) * c**2) / V * (a - (1 - t) * b)
-
-    return (v(a, t) + v(a - (t - r) * v(a, t), r)) / 2
+# %% 2 | wrong | the diagonal alone
+def gaussian_u(a, r, t, b, Sigma):
+    std_r, std_t = (((1 - time) ** 2 * Sigma.diagonal() + time**2).sqrt() for time in (r, t))
+    return (a - (1 - r) * b - (a - (1 - t) * b) * std_r / std_t) / (t - r)
 
 
-# %% 2 | right | from the derivative of the root
-def gaussian_u(a, r, t, b, c):
+# %% 2 | wrong | one mean variance, as if it were round
+def gaussian_u(a, r, t, b, Sigma):
+    V_r, V_t = ((1 - time) ** 2 * Sigma.trace() / 2 + time**2 for time in (r, t))
+    return (a - (1 - r) * b - (a - (1 - t) * b) * (V_r / V_t).sqrt()) / (t - r)
+
+
+# %% 2 | wrong | Cholesky's triangular roots: the right crowd, but other lines
+def gaussian_u(a, r, t, b, Sigma):
+    eye = torch.eye(2, dtype=a.dtype)
+    low, high = (
+        torch.linalg.cholesky((1 - time[..., None]) ** 2 * Sigma + time[..., None] ** 2 * eye)
+        for time in (r, t)
+    )
+    end = (low @ torch.linalg.solve(high, (a - (1 - t) * b)[..., None]))[..., 0]
+    return (a - (1 - r) * b - end) / (t - r)
+
+
+# %% 2 | wrong | does not turn back
+def gaussian_u(a, r, t, b, Sigma):
+    variances, axes = torch.linalg.eigh(Sigma)
+    std_r, std_t = (((1 - time) ** 2 * variances + time**2).sqrt() for time in (r, t))
+    return (a - (1 - r) * b - (a - (1 - t) * b) @ axes * std_r / std_t) / (t - r)
+
+
+# %% 2 | right | symmetric roots of both matrices
+def gaussian_u(a, r, t, b, Sigma):
+    def root(time):
+        time = time[..., None]
+        values, axes = torch.linalg.eigh((1 - time) ** 2 * Sigma + time**2 * torch.eye(2).double())
+        return axes * values.sqrt()[..., None, :] @ axes.mT
+
+    eps = torch.linalg.solve(root(t), (a - (1 - t) * b)[..., None])
+    return (a - (1 - r) * b - (root(r) @ eps)[..., 0]) / (t - r)
+
+
+# %% 2 | right | from the growth of the standard deviations
+def gaussian_u(a, r, t, b, Sigma):
+    _, scale, axes = torch.linalg.svd(Sigma)
+
     def std(time):
-        return torch.sqrt(((1 - time) * c) ** 2 + time**2)
+        return torch.sqrt((1 - time) ** 2 * scale + time**2)
 
-    y = a - (1 - t) * b
-    return -b + (std(t) - std(r)) / (t - r) * y / std(t)
-
-
-# %% 2 | right | through the noise that belongs to the line
-def gaussian_u(a, r, t, b, c):
-    std = [((1 - time) ** 2 * c**2 + time**2) ** 0.5 for time in (r, t)]
-    eps = (a - (1 - t) * b) / std[1]
-    a_r = (1 - r) * b + std[0] * eps
-    return (a_r - a) / (r - t)
+    delta = (a - (1 - t) * b) @ axes.T
+    return -b + ((std(t) - std(r)) / (t - r) * delta / std(t)) @ axes
 
 
 # %% 3 | wrong | the printed one
