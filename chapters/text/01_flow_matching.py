@@ -1324,7 +1324,7 @@ def pair_up(a0, eps):
 # The best partner of M eps is eps, for any symmetric M with positive eigenvalues (chapter's end).
 g = torch.Generator().manual_seed(14)
 partners = torch.randn(128, 2, generator=g)
-stretched = partners @ torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+stretched = partners @ torch.tensor([[1.0, 0.6], [0.6, 1.6]])
 found = pair_up(stretched, partners[torch.randperm(128, generator=g)])
 check("exercise 5: greatest distance from the best partner", largest(found - partners), below=1e-6)
 paired_net, paired_losses, _ = fit(pairing=pair_up, steps=600, batch=128)
@@ -1390,6 +1390,11 @@ for name, law in {"three blobs": fine, "one blob": one_blob}.items():
             D += torch.func.jvp(field, (now,), (direction.expand_as(now),))[1][:, i].mean()
         ratio = constant_from_divergence(D, time, 2) / by_pairs
         check(f"exercise 6: ratio to the pairs, {name}, t = {time}", ratio, below=1.03, above=0.97)
+# A round blob in d dimensions, by step 4: v is a straight line in a, so D = d V' / 2V and C = d c^2 / V.
+for d in (1, 5):
+    V, half_rate = 0.7**2 * c**2 + 0.3**2, 0.3 - 0.7 * c**2  # at t = 0.3
+    ratio = constant_from_divergence(d * half_rate / V, 0.3, d) / (d * c**2 / V)
+    check(f"exercise 6: ratio for a blob, d = {d}", ratio, below=1.00001, above=0.99999)
 
 # %% [markdown]
 # <details><summary>Hint</summary>

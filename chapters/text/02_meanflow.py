@@ -792,6 +792,7 @@ check("2. error of the three shares", (shares(one) - toy.weights).abs().max(), b
 check("3. strays in one step", strays(one), below=0.08)
 check("4. sliced distance over its floor", score, below=2.5)
 check("5. distance between one jump and two", apart(one, two), below=0.2)
+assert strays(two) < strays(one)
 
 # %% tags=["hide-input"]
 fig, axes = figure(9.0, 3.5, ncols=3)
@@ -1209,7 +1210,8 @@ check("exercise 4: mean residual of small_u", of_small_u, above=0.0472, below=0.
 #
 # `torch.func.jvp` carries a value and its rate of change through the network. Do it by hand for our MLP: linear
 # layers with SiLU, $\mathrm{silu}(z)=z\,\varsigma(z)$, between them, where $\varsigma(z)=1/(1+e^{-z})$. Given an input
-# `z` and its rate `dz`, return the output and its rate. No call to autograd.
+# `z` and its rate `dz`, return the output and its rate. No call to autograd: the check hands you a copy of the network
+# whose SiLU, `Sealed`, lets no derivative through.
 
 
 # %% tags=["exercise", "raises-exception"]
@@ -1217,10 +1219,24 @@ def mlp_jvp(mlp, z, dz):
     raise NotImplementedError("your turn")
 
 
+class NoRate(torch.autograd.Function):
+    """SiLU without a rule for its derivative."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return nn.functional.silu(z)
+
+
+class Sealed(nn.SiLU):
+    def forward(self, input):
+        return NoRate.apply(input)
+
+
+sealed = nn.Sequential(*(Sealed() if isinstance(one, nn.SiLU) else one for one in net.mlp))
 g = torch.Generator().manual_seed(4)
 z, dz = torch.randn(2, 50, 6, generator=g)  # six inputs: two of the point, four of the times
 with torch.no_grad():
-    value, rate = mlp_jvp(net.mlp, z, dz)
+    value, rate = mlp_jvp(sealed, z, dz)
     value_by_torch, rate_by_torch = torch.func.jvp(net.mlp, (z,), (dz,))
 for name, mine, theirs in (("value", value, value_by_torch), ("rate", rate, rate_by_torch)):
     check(f"exercise 5: error of the {name}", largest(mine - theirs) / largest(theirs), below=2e-5)
@@ -1257,7 +1273,7 @@ for name, mine, theirs in (("value", value, value_by_torch), ("rate", rate, rate
 #
 # Step 3 moved the upper end of the interval. Keep $a$ and $t$ fixed and move $r$ instead. Derive an identity for
 # $u(a,r,t)$ in which no derivative stands but $\partial_r u$, and in which $v$ is asked at another place. Write the
-# target that it gives, for functions `u(a, r, t)` and `v(a, t)`. Show on paper that your identity, too, has one solution
+# target that it gives, for functions `u(a, r, t)` and `v(a, t)`, without a solver. Show on paper that your identity, too, has one solution
 # only. What does this target need that the one of exercise 1 does not? The check asks whether the true $u$ is its fixed
 # point, and what becomes of `small_u`.
 

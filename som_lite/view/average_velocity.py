@@ -146,7 +146,7 @@ def _interval_panel(ax: Axes, velocity, average, times: list[float], starts: Poi
             "$-v(a, t)$": ("velocity", "arrow"),
             "$-u(a, r, t)$, and one jump": ("average", "arrow"),
             "$a$ at time $t$": ("noise", "points"),
-            "exact path to time $r$": ("reference", "path"),
+            "flow line to time $r$": ("reference", "path"),
         },
     )
     return [broad, slim, path, start, jump, end, ax.title], place

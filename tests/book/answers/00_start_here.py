@@ -21,6 +21,11 @@ def clean_sample(a_t, eps, t):
     return eps - (a_t - eps) / (1 - t)
 
 
+# %% 1 | wrong | keeps the length instead of the mean
+def clean_sample(a_t, eps, t):
+    return (a_t - t * eps) / (1 - t**2) ** 0.5
+
+
 # %% 1 | right | from the noise along the line
 def clean_sample(a_t, eps, t):
     return eps + (a_t - eps) / (1 - t)
@@ -101,6 +106,13 @@ def one_call(noise, observations):
     return noise - actor(noise, zeros, ones, observations)
 
 
+# %% 3 | wrong | the network of the last update, not the average of many
+@torch.no_grad()
+def one_call(noise, observations):
+    zeros, ones = torch.zeros(len(noise), 1), torch.ones(len(noise), 1)
+    return (noise - agent.actor(noise, zeros, ones, observations)).clamp(-1, 1)
+
+
 # %% 3 | right | with gradients
 def one_call(noise, observations):
     zeros, ones = torch.zeros(len(noise), 1), torch.ones(len(noise), 1)
@@ -179,6 +191,18 @@ def favourite(observation, candidates):
 def favourite(observation, candidates):
     grades = agent.critic.min(observation.expand(len(candidates), -1), candidates)
     return (torch.softmax(grades, dim=0)[:, None] * candidates).sum(0)
+
+
+# %% 5 | wrong | believes the more hopeful of the two critics
+def favourite(observation, candidates):
+    grades = agent.critic(observation.expand(len(candidates), -1), candidates).max(0).values
+    return candidates[grades.argmax()]
+
+
+# %% 5 | wrong | asks one of the two critics
+def favourite(observation, candidates):
+    grades = agent.critic(observation.expand(len(candidates), -1), candidates)[0]
+    return candidates[grades.argmax()]
 
 
 # %% 5 | right | repeated rows and a sort

@@ -335,6 +335,21 @@ def pair_up(a0, eps):
     return eps[torch.from_numpy(partner)]
 
 
+# %% 5 | wrong | sorts both sides by x + y
+def pair_up(a0, eps):
+    paired = torch.empty_like(eps)
+    paired[a0.sum(1).argsort()] = eps[eps.sum(1).argsort()]
+    return paired
+
+
+# %% 5 | wrong | sorts both sides by their angle
+def pair_up(a0, eps):
+    angles = [torch.atan2(side[:, 1], side[:, 0]) for side in (a0, eps)]
+    paired = torch.empty_like(eps)
+    paired[angles[0].argsort()] = eps[angles[1].argsort()]
+    return paired
+
+
 # %% 5 | right | greatest inner products
 def pair_up(a0, eps):
     from scipy.optimize import linear_sum_assignment
@@ -382,6 +397,11 @@ def constant_from_divergence(divergence, t, d):
 # %% 6 | wrong | the sign of the divergence
 def constant_from_divergence(divergence, t, d):
     return (d + t * divergence) / (1 - t)
+
+
+# %% 6 | wrong | two dimensions, whatever d
+def constant_from_divergence(divergence, t, d):
+    return (2 - t * divergence) / (1 - t)
 
 
 # %% 6 | right | in two steps

@@ -246,6 +246,13 @@ def split_target(u, a, r, q, t):
     return ((q - r) * late + (t - q) * u(a - (t - q) * late, r, q)) / (t - r)
 
 
+# %% 4 | wrong | splits in the middle, wherever q is
+def split_target(u, a, r, q, t):
+    q = (r + t) / 2
+    first = u(a, q, t)
+    return (first + u(a - (t - q) * first, r, q)) / 2
+
+
 # %% 4 | right | two jumps, one displacement
 def split_target(u, a, r, q, t):
     middle = a - (t - q) * u(a, q, t)
@@ -321,6 +328,17 @@ def mlp_jvp(mlp, z, dz):
     return mlp(z), (mlp(z + h * dz) - mlp(z - h * dz)) / (2 * h)
 
 
+# %% 5 | wrong | asks torch for it
+def mlp_jvp(mlp, z, dz):
+    return torch.func.jvp(mlp, (z,), (dz,))
+
+
+# %% 5 | wrong | asks torch for it, by two gradients
+def mlp_jvp(mlp, z, dz):
+    with torch.enable_grad():
+        return torch.autograd.functional.jvp(mlp, (z,), (dz,))
+
+
 # %% 5 | right | with the functions of torch
 def mlp_jvp(mlp, z, dz):
     for layer in mlp:
@@ -382,6 +400,14 @@ def lower_target(u, v, a, r, t):
     q = (r + t) / 2
     late = (t - q) * u(a, q, t)
     return (late + (q - r) * u(a - late, r, q)) / (t - r)
+
+
+# %% 6 | wrong | v where the flow line ends, found by a solver
+def lower_target(u, v, a, r, t):
+    end = solve(v, a, t, r, 64, rk4_step)
+    return (
+        v(end, r) + (t - r) * torch.func.jvp(lambda x: u(a, x, t), (r,), (torch.ones_like(r),))[1]
+    )
 
 
 # %% 6 | right | one JVP gives value and rate
