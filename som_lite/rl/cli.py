@@ -10,11 +10,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import tyro
 
 from som_lite.rl.agents import AGENTS, presets
+from som_lite.rl.agents.common import require
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.device import require_device
 from som_lite.rl.envs import make_env
@@ -24,7 +26,7 @@ from som_lite.rl.options import train_help, unknown_option
 from som_lite.rl.record import RecordConfig, record
 from som_lite.rl.runs import Run
 from som_lite.rl.summary import find_runs, returns_table
-from som_lite.rl.sweep import grid, script, sweep, variants
+from som_lite.rl.sweep import Engine, grid, processes, script, sweep, variants
 from som_lite.rl.train import train
 
 USAGE = """usage: som-lite COMMAND [options]
@@ -173,11 +175,13 @@ def sweep_command(arguments: list[str]) -> None:
     parser.add_argument("--agents", nargs="+", default=["som", "sac"], choices=AGENTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--vary", nargs="+", action="append", default=[], help="NAME VALUE ...")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--jobs", type=int, help="runs at a time; as many as there are cores")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes")
+    parser.add_argument("--address", default="", help="of a Ray cluster; without one: this machine")
     parser.add_argument("--out", default="runs", help="folder of the run folders")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     options, rest = parse(parser, arguments, others=True)
-    configs = []
+    engine, configs = _engine(options.engine, options.jobs, options.address), []
     for place, extra in variants(options.vary):
         base = [_train_config(["--agent", name, *rest, *extra]) for name in options.agents]
         configs += grid(base, options.envs, options.seeds, f"{options.out}{place}")
@@ -186,12 +190,26 @@ def sweep_command(arguments: list[str]) -> None:
     if options.dry_run:
         print(script(configs))
         return
-    failed = sweep(configs, options.jobs, progress=True)
+    failed = sweep(configs, engine, progress=True)
     if done := [Run(config.folder) for config in configs if config not in failed]:
         print(returns_table(done))
     if failed:
         names = ", ".join(config.out for config in failed)
         raise ValueError(f"{len(failed)} of {len(configs)} runs failed: {names}")
+
+
+def _engine(name: str, jobs: int | None, address: str) -> Engine:
+    """What trains the runs of a sweep. Raises ValueError where the options do not go together."""
+    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
+    if name == "processes":
+        require(not address, "address", address, "left out unless --engine is ray")
+        return partial(processes, jobs=jobs or os.cpu_count() or 1)
+    try:
+        from som_lite.rl.cluster import ray_tasks
+    except ImportError as error:
+        raise ValueError(f"--engine ray needs Ray ({error}): see README, More machines") from error
+    require(not (jobs and address), "jobs", jobs, "left out: a cluster fills its own cores")
+    return partial(ray_tasks, jobs=jobs or os.cpu_count() or 1, address=address)
 
 
 def summary_command(arguments: list[str]) -> None:

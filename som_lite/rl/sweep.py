@@ -1,13 +1,15 @@
-"""Many runs: every agent on every task with every seed and setting, as processes side by side.
+"""Many runs: every agent on every task with every seed and setting, several at a time.
 
-Each run is a `som-lite train` of its own, so whatever stops a sweep, the same command continues it.
+Each run is a training of its own in a folder of its own, so whatever stops a sweep, the same
+command continues it. An engine trains them: `processes` here, `ray_tasks` in `cluster.py`.
 """
 
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 
@@ -18,7 +20,10 @@ from som_lite.rl.config import TrainConfig
 from som_lite.rl.runs import Run
 from som_lite.rl.train import BAR
 
-POLL_S = 0.2  # between two looks at the processes
+# Trains all runs that it is given, and yields every POLL_S what has ended since: the run's place in
+# the list -> what went wrong, "" for nothing. Closed early, it stops the rest at a checkpoint.
+Engine = Callable[[Sequence[TrainConfig]], Generator[dict[int, str], None, None]]
+POLL_S = 0.2
 
 
 def grid(
@@ -57,14 +62,18 @@ def variants(vary: Sequence[Sequence[str]]) -> Iterator[tuple[str, list[str]]]:
         yield (f"/{place}" if place else ""), options
 
 
-def sweep(configs: Sequence[TrainConfig], jobs: int, progress: bool = False) -> list[TrainConfig]:
-    """Train all, at most ``jobs`` at a time; print a line as each ends. Returns those that failed.
+def sweep(
+    configs: Sequence[TrainConfig], engine: Engine, progress: bool = False
+) -> list[TrainConfig]:
+    """Train all with `engine`; print a line as each ends. Returns those that failed.
 
     Runs that are finished are skipped. ``progress`` shows one bar on stderr for all of them.
-    Ctrl-C stops every process after its checkpoint and raises KeyboardInterrupt.
+    Ctrl-C stops every run after its checkpoint and raises KeyboardInterrupt.
     """
-    require(jobs >= 1, "jobs", jobs, "at least 1")
-    waiting, running, failed = list(configs), {}, []
+    waiting, failed = [c for c in configs if not is_finished(c)], []
+    for config in configs:
+        if config not in waiting:
+            _tell(config, f"{_last_return(config)}, as it was")
     bar = tqdm(
         total=sum(c.steps for c in configs),
         initial=sum(map(steps_done, configs)),
@@ -73,35 +82,40 @@ def sweep(configs: Sequence[TrainConfig], jobs: int, progress: bool = False) -> 
         desc="sweep",
         unit="step",
     )
+    left = len(waiting)
+    try:
+        with bar, closing(engine(waiting)) as looks:
+            for ended in looks:
+                for place, error in ended.items():
+                    config = waiting[place]
+                    failed += [config] if error else []
+                    _tell(config, f"FAILED: {error}" if error else _last_return(config))
+                left -= len(ended)
+                bar.set_postfix_str(f"{left} runs to end, {len(failed)} failed")
+                bar.update(sum(map(steps_done, configs)) - bar.n)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command continues") from None
+    return failed
+
+
+def processes(configs: Sequence[TrainConfig], jobs: int) -> Generator[dict[int, str], None, None]:
+    """The engine of one machine: each run is a `som-lite train`, at most ``jobs`` at a time."""
+    require(jobs >= 1, "jobs", jobs, "at least 1")
+    waiting, running = dict(enumerate(configs)), {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                config = waiting.pop(0)
-                if is_finished(config):
-                    _tell(config, f"{_last_return(config)}, as it was")
-                else:
-                    running[_start(config)] = config
+                place = next(iter(waiting))
+                running[place] = _start(waiting.pop(place))
             time.sleep(POLL_S)
-            for process in [p for p in running if p.poll() is not None]:
-                config = running.pop(process)
-                error = process.communicate()[1].strip()
-                if process.returncode:
-                    failed.append(config)
-                    _tell(config, f"FAILED: {error or process.returncode}")
-                else:
-                    _tell(config, _last_return(config))
-            counts = {"running": running, "waiting": waiting, "failed": failed}
-            bar.set_postfix_str("".join(f", {len(x)} {name}" for name, x in counts.items()))
-            bar.update(sum(map(steps_done, configs)) - bar.n)
-    except KeyboardInterrupt:
-        for process in running:
-            process.terminate()  # train() writes its checkpoint and ends
-        for process in running:
-            process.wait()
-        raise KeyboardInterrupt("stopped; the same command continues") from None
+            ended = {i: process for i, process in running.items() if process.poll() is not None}
+            running = {i: process for i, process in running.items() if i not in ended}
+            yield {i: _error(process) for i, process in ended.items()}
     finally:
-        bar.close()
-    return failed
+        for process in running.values():
+            process.terminate()  # train() writes its checkpoint and ends
+        for process in running.values():
+            process.wait()
 
 
 def steps_done(config: TrainConfig) -> int:
@@ -129,6 +143,11 @@ def _start(config: TrainConfig) -> subprocess.Popen:
     return subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def _error(process: subprocess.Popen) -> str:
+    error = process.communicate()[1].strip()
+    return (error or str(process.returncode)) if process.returncode else ""
 
 
 def _tell(config: TrainConfig, text: str) -> None:

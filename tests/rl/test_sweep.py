@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from som_lite.rl.agents import SACConfig, SOMConfig
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.runs import Run
 from som_lite.rl.summary import returns_table
-from som_lite.rl.sweep import grid, sweep, train_command, variants
+from som_lite.rl.sweep import grid, processes, sweep, train_command, variants
 
 TINY = {"steps": 40, "start_steps": 20, "eval_every": 20, "eval_episodes": 1}
 SAC = TrainConfig("Pendulum-v1", "sac", config=SACConfig(hidden=(8,), batch=8), **TINY)
@@ -43,7 +44,7 @@ def test_the_command_of_a_run_makes_its_config(monkeypatch):
 
 def test_sweep_is_the_same_as_training_one_by_one(tmp_path, capsys):
     configs = grid([SAC], ["Pendulum-v1"], [0, 1], str(tmp_path / "both"))
-    assert sweep(configs, jobs=2) == []
+    assert sweep(configs, partial(processes, jobs=2)) == []
     alone = replace(configs[1], out=str(tmp_path / "alone"))
     cli.main(train_command(alone)[1:])
     last = [Run(c.out).curve()["return_mean"][-1] for c in (*configs, alone)]
@@ -53,7 +54,7 @@ def test_sweep_is_the_same_as_training_one_by_one(tmp_path, capsys):
     mean = (last[0] + last[1]) / 2
     assert f"{mean:.4g} [" in returns_table([Run(c.out) for c in configs])
     files = {p: p.read_bytes() for p in (tmp_path / "both").rglob("*") if p.is_file()}
-    assert sweep(configs, jobs=2) == []  # finished runs are not even started
+    assert sweep(configs, partial(processes, jobs=2)) == []  # finished runs are not even started
     assert capsys.readouterr().out.count(", as it was") == 2
     assert files == {p: p.read_bytes() for p in files}
 
@@ -63,7 +64,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     bad = replace(good, out=str(blocked))
-    assert sweep([bad, good], jobs=1) == [bad]
+    assert sweep([bad, good], partial(processes, jobs=1)) == [bad]
     assert Run(good.out).curve()["step"][-1] == 40
     assert f"{blocked}: FAILED: som-lite: " in capsys.readouterr().out
 

@@ -13,25 +13,20 @@ from torch import Tensor
 
 from som_lite.flow.denoising import bridge, denoise, mean_from_noise
 from som_lite.flow.paths import VP
-from som_lite.rl.agents.base import Config, Metrics, QAgent
-from som_lite.rl.agents.common import require
-from som_lite.rl.critic import NoisyTwinQ, level_loss
-from som_lite.rl.replay import Batch
+from som_lite.rl.agents.levels import LevelAgent, LevelConfig
 
 PATH = VP()
 
 
 @dataclass(frozen=True)
-class ACAConfig(Config):
+class ACAConfig(LevelConfig):
     """Settings of ACA."""
 
-    critic: str = "plain"
     steps: int = 10  # of the chain from noise to an action
     w: float = 50.0  # length of every gradient
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.critic == "plain", "critic", self.critic, "plain: levels share no statistics")
         self.at_least_one("steps")
         self.positive("w")
 
@@ -39,15 +34,11 @@ class ACAConfig(Config):
 PAPER = ACAConfig(hidden=(256, 256, 256), n_explore=32, n_target=32, steps=20)
 
 
-class ACA(QAgent):
+class ACA(LevelAgent):
     """Actions are denoised along the gradient of a noise-level critic."""
 
-    paper = PAPER
+    paper, path = PAPER, PATH
     config: ACAConfig
-    critic: NoisyTwinQ
-
-    def make_critic(self) -> NoisyTwinQ:
-        return NoisyTwinQ(self.obs_dim, self.act_dim, self.config.hidden)
 
     @torch.no_grad()
     def generate(
@@ -64,10 +55,7 @@ class ACA(QAgent):
 
         return denoise(mean, self.randn(len(obs), n, self.act_dim), PATH, c.steps, self.generator)
 
-    def critic_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """TD at the clean end; Q(s, a_t, t) follows Q(s, a_0, 0) at the levels of the chain."""
-        loss, metrics = super().critic_loss(batch)
+    def levels(self, n: int) -> Float[Tensor, "n 1"]:
+        """Times of the chain: 1/steps, 2/steps, ..., 1, all equally likely."""
         steps, g = self.config.steps, self.generator
-        t = torch.randint(1, steps + 1, (len(batch.obs), 1), generator=g, device=g.device) / steps
-        noisy = level_loss(self.critic, batch, self.randn(*batch.action.shape), t, PATH)
-        return loss + noisy, metrics | {"level_loss": noisy.detach()}
+        return torch.randint(1, steps + 1, (n, 1), generator=g, device=g.device) / steps

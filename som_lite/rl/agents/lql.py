@@ -15,8 +15,8 @@ from som_lite.flow.langevin import boltzmann_score, langevin
 from som_lite.flow.paths import VE
 from som_lite.rl.agents.base import Config, Metrics, QAgent
 from som_lite.rl.agents.common import require
+from som_lite.rl.agents.levels import LevelAgent, LevelConfig
 from som_lite.rl.agents.temperature import RelativeTemperature
-from som_lite.rl.critic import NoisyTwinQ, level_loss
 from som_lite.rl.replay import Batch
 
 PATH = VE(sigma_min=0.001, sigma_max=0.1)  # noise levels, a geometric row
@@ -39,10 +39,9 @@ class LQLConfig(Config):
 
 
 @dataclass(frozen=True)
-class NCLQLConfig(Config):
+class NCLQLConfig(LevelConfig):
     """Settings of NC-LQL."""
 
-    critic: str = "plain"
     n_evaluate: int = 1
     levels: int = 10  # of noise, from .1 to .001
     steps: int = 1  # at each level
@@ -51,7 +50,6 @@ class NCLQLConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.critic == "plain", "critic", self.critic, "plain: levels share no statistics")
         require(self.levels >= 2, "levels", self.levels, "at least 2")
         self.at_least_one("steps")
         self.positive("eta", "w")
@@ -92,15 +90,11 @@ class LQL(QAgent):
         return loss, metrics | {"alpha": self.temperature.alpha()}
 
 
-class NCLQL(QAgent):
+class NCLQL(LevelAgent):
     """Actions are the ends of walks down the noise levels of a noise-conditioned critic."""
 
-    paper = PAPER
+    paper, path = PAPER, PATH
     config: NCLQLConfig
-    critic: NoisyTwinQ
-
-    def make_critic(self) -> NoisyTwinQ:
-        return NoisyTwinQ(self.obs_dim, self.act_dim, self.config.hidden)
 
     @torch.no_grad()
     def generate(
@@ -117,10 +111,7 @@ class NCLQL(QAgent):
                 a = a.clamp(-1, 1)
         return a
 
-    def critic_loss(self, batch: Batch) -> tuple[Float[Tensor, ""], Metrics]:
-        """TD at the clean end; Q(s, a + sigma xi, t) follows Q(s, a, 0) at the other levels."""
-        loss, metrics = super().critic_loss(batch)
+    def levels(self, n: int) -> Float[Tensor, "n 1"]:
+        """Times of the levels of noise, all equally likely."""
         levels, g = self.config.levels, self.generator
-        t = torch.randint(levels, (len(batch.obs), 1), generator=g, device=g.device) / (levels - 1)
-        noisy = level_loss(self.critic, batch, self.randn(*batch.action.shape), t, PATH)
-        return loss + noisy, metrics | {"level_loss": noisy.detach()}
+        return torch.randint(levels, (n, 1), generator=g, device=g.device) / (levels - 1)
