@@ -12,10 +12,10 @@ from packaging.utils import canonicalize_name
 
 HEAD = """# Third-party packages
 
-None of them is part of this repository; `make setup` installs them. This is what `pyproject.toml`
-names, with the licence that each package's own metadata states; `python -m tests.licences` made the
-table, and with `--all` it lists everything that comes with them. On Linux the usual build of
-PyTorch brings CUDA libraries under NVIDIA's own terms.
+None of them is part of this repository; `make setup` installs all but ray. This is what
+`pyproject.toml` names, with the licence that each package's own metadata states;
+`python -m tests.licences` made the table, and with `--all` it lists everything that comes with
+them. On Linux the usual build of PyTorch brings CUDA libraries under NVIDIA's own terms.
 
 | package | licence |
 |---|---|"""
@@ -57,6 +57,6 @@ def _installed(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    packages = direct("som_lite", ("book", "offline", "dev"))
+    packages = direct("som_lite", ("book", "offline", "cluster", "dev"))
     packages = with_theirs(packages) if "--all" in sys.argv else packages
     print("\n".join([HEAD, *(f"| {name} | {licence(name)} |" for name in sorted(packages))]))

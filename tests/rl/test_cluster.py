@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from som_lite.rl import cli
 from som_lite.rl.agents import SACConfig
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.runs import Run
-from som_lite.rl.sweep import grid
-from som_lite.rl.train import train
+from som_lite.rl.sweep import grid, processes, sweep
 
 with_ray = [
     pytest.mark.slow,
@@ -26,11 +26,11 @@ with_ray = [
 ]
 PATIENCE = 500  # seconds; Ray starts within ten where nothing else runs
 WORDS = (
-    "sweep --engine ray --jobs 2 --envs Pendulum-v1 --agents sac --start-steps 20 --eval-every 500 "
+    "sweep --engine ray --jobs 2 --envs Pendulum-v1 --agents sac --start-steps 20 --eval-every 250 "
     "--eval-episodes 1 --config.hidden 8 --config.batch 8"
 )
 SMALL = TrainConfig(  # the same
-    "Pendulum-v1", "sac", steps=6000, start_steps=20, eval_every=500, eval_episodes=1,
+    "Pendulum-v1", "sac", steps=3000, start_steps=20, eval_every=250, eval_episodes=1,
     checkpoint_every=250, progress=False, config=SACConfig(hidden=(8,), batch=8),
 )  # fmt: skip
 
@@ -71,10 +71,10 @@ class TestOnRay:
 
     def test_a_killed_worker_costs_a_sweep_nothing(self, tmp_path):
         killed, done, bad = grid([SMALL], [SMALL.env], [0, 1, 2], str(tmp_path / "runs"))
-        train(done)
+        alone = replace(killed, out=str(tmp_path / "alone"))
+        assert sweep([done, alone], partial(processes, jobs=2)) == []
         bad.folder.write_text("in the way")
-        alone = train(replace(killed, out=str(tmp_path / "alone")))
-        options = "--seeds 0 1 2 --steps 6000 --checkpoint-every 250"
+        options = "--seeds 0 1 2 --steps 3000 --checkpoint-every 250"
         with sweeping(options, tmp_path / "runs") as process:
             wait_for(lambda: begun(killed.folder), process)
             first = trainer(killed.folder)
@@ -83,15 +83,15 @@ class TestOnRay:
             out, error = process.communicate(timeout=PATIENCE)
         assert 0 < lost < SMALL.steps and trainer(killed.folder) != first
         # what was lost is done again, bit for bit as if nothing had happened
-        curves = [Run(folder).curve()["return_mean"] for folder in (killed.folder, alone)]
+        curves = [Run(folder).curve()["return_mean"] for folder in (killed.folder, alone.folder)]
         assert np.array_equal(*curves) and len(curves[0]) == 12
-        policies = [folder / "policy.safetensors" for folder in (killed.folder, alone)]
+        policies = [folder / "policy.safetensors" for folder in (killed.folder, alone.folder)]
         assert policies[0].read_bytes() == policies[1].read_bytes()
         # the run that cannot work is named, the finished one left alone, and all seen on one bar
         assert process.returncode == 2 and f"1 of 3 runs failed: {bad.out}" in error
         assert f"{bad.out}: FAILED: {bad.out} is not empty and is not a run" in out
         assert f"{done.out}: return" in out and out.count(", as it was") == 1
-        assert "12000/18000" in error and "2 runs to end, 1 failed" in error
+        assert "6000/9000" in error and "2 runs to end, 1 failed" in error
 
     def test_ctrl_c_leaves_checkpoints_that_continue(self, tmp_path):
         options = "--seeds 0 1 --steps 1000000 --checkpoint-every 1000000"

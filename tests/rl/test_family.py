@@ -1,6 +1,7 @@
 """What each agent of the family teaches its network, against closed forms; and that it learns."""
 
 import ast
+import copy
 import inspect
 import math
 import re
@@ -186,6 +187,65 @@ def test_dacers_noise_grows_where_entropy_lacks():
         assert ratio == pytest.approx(direction * 0.03, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["td3", "dacer"])
+def test_the_loss_is_minus_q_through_the_whole_actor(name):
+    """-Q at the actor's own action; its gradient against a difference of two losses."""
+    agent, batch = maker(name)(actor_batch=32, steps=3) if name == "dacer" else maker(name)(), NEAR
+    agent.critic = FixedQ(normal_q)
+    agent.actor.double()
+    batch = batch._replace(obs=batch.obs.double())
+    state = agent.generator.get_state()
+    agent.randn = lambda *shape, g=agent.generator: torch.randn(*shape, generator=g).double()
+
+    def loss():
+        agent.generator.set_state(state)
+        return agent.actor_loss(batch)[0]
+
+    agent.generator.set_state(state)
+    if name == "td3":
+        a = agent.actor(batch.obs)
+    else:
+        a = agent.chain(agent.actor, batch.obs[:32], 1)[:, 0]
+    torch.testing.assert_close(loss(), -normal_q(a).mean())
+    parameters = list(agent.actor.parameters())
+    direction = [
+        torch.randn(p.shape, generator=torch.Generator().manual_seed(1)).double()
+        for p in parameters
+    ]
+    along = torch.autograd.grad(loss(), parameters)
+    slope = sum((g * d).sum() for g, d in zip(along, direction, strict=True))
+    ends, step = [], 1e-6
+    for sign in (1, -1):
+        shifted = copy.deepcopy(agent.actor)
+        for p, d in zip(shifted.parameters(), direction, strict=True):
+            p.data += sign * step * d
+        kept, agent.actor = agent.actor, shifted
+        ends.append(loss().detach())
+        agent.actor = kept
+    # double precision: a difference over 2e-6 keeps nine digits; a step without gradient, or a
+    # clip that a point crosses, costs far more than one in ten thousand
+    torch.testing.assert_close((ends[0] - ends[1]) / (2 * step), slope.detach(), rtol=1e-4, atol=0)
+
+
+def test_aca_takes_out_noise_that_points_downhill(monkeypatch):
+    """eps = -w s grad Q / |grad Q|, with s^2 = beta (1 - abar_r) / (1 - abar_t) of DDPM."""
+    agent, asked = maker("aca")(steps=4, w=3.0), []
+    uphill = torch.tensor([0.6, -0.8])
+    monkeypatch.setattr(agent.critic, "uphill", lambda obs, a, t: uphill.expand_as(a))
+    module = inspect.getmodule(type(agent))
+    monkeypatch.setattr(module, "denoise", lambda *x: asked.append(x) or x[1])
+    agent.generate(torch.zeros(2, 3), 5)
+    mean, eps, _, steps, generator = asked[0]
+    assert eps.shape == (2, 5, 2) and steps == 4 and generator is agent.generator
+    for t in (0.5, 0.75, 1.0):
+        abar, before = (math.exp(-(0.1 * s + 19.9 * s * s / 2)) for s in (t, t - 0.25))
+        s = math.sqrt((1 - abar / before) * (1 - before) / (1 - abar))
+        noise = -3 * s * uphill
+        expected = (eps - math.sqrt(1 - abar) * noise) / math.sqrt(abar)
+        found = mean(eps, torch.full((2, 5, 1), t))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_mfpo_mixes_two_estimates_of_the_posterior_mean(monkeypatch):
     """Uniform own actions of known density, and box proposals: both must give the exact mean."""
     agent = maker("mfpo")(alpha=ALPHA, own=4096, K=4096)
@@ -331,6 +391,8 @@ MIRROR = ABSOLUTE | {"K": 8, "actor_tau": 0.1}  # the old policy follows in ten 
 # E[Q] of uniform actions is .22, of exp(Q / .2) .71. Per agent: what is asked (and was seen in one
 # run of 600 updates, or the number that follows), and its settings.
 ASKED = {
+    "som": (0.45, {"alpha": 0.2, "relative": False, "K": 8}),  # .609
+    "sac": (0.5, {"alpha": 0.2, "alpha_lr": 1e-6}),  # .770
     "td3": (0.9, {"explore_noise": 0.05}),  # .985
     "sdac": (0.6, ABSOLUTE | {"K": 16}),  # .863: five steps lose spread
     "idem": (0.5, {"alpha": 0.05, "relative": False, "steps": 20}),  # .778: sharp: empty faces

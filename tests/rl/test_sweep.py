@@ -1,12 +1,14 @@
 """Sweeps of runs small enough to be real: a few steps of Pendulum."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,17 @@ def test_ctrl_c_leaves_checkpoints_that_continue(tmp_path):
     assert process.returncode == 130 and "the same command continues" in error
     for folder in folders:
         assert Run(folder).checkpoints.steps()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+def test_a_job_of_an_array_runs_its_line(tmp_path):
+    """The README's script for Slurm, on lines that only say what they were given."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (job,) = re.findall(r"--wrap '(.*)'", text)
+    (tmp_path / "runs.txt").write_text("echo one\necho 'out/hidden=8  9' two\n")
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "2"}
+    said = subprocess.check_output(["sh", "-c", job], cwd=tmp_path, env=environment, text=True)
+    assert said == "out/hidden=8  9 two\n"
 
 
 def test_settings_are_varied_together():
