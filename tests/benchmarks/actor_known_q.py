@@ -6,7 +6,7 @@
 actions of its own. ``lines``: 32 states, each with 4 noised actions that share 4 * 4 box proposals
 and 16 blurred actions, and one flow line of the averaged actor. Both ask the critic at most 2048
 times an update; the step size of Adam is constant. Figures as in `tests/rl/known_q.py`, of the
-averaged actor, wanted within .10, 1 +- .10, 1 +- .10 and .08.
+averaged actor, wanted within .10, 1 +- .10, 1 +- .10 and .08; `actor_known_q.md` has a run.
 """
 
 import argparse
