@@ -20,6 +20,7 @@ ray: Any = importlib.import_module("ray")  # the extra `cluster`; without it a s
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of later versions; else it warns
     "RAY_worker_register_timeout_seconds": "600",  # a busy machine starts Ray's parts slowly ...
     "RAY_agent_register_timeout_ms": "600000",  # ... and it would give up after 60 and 30 s
 }
