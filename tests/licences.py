@@ -57,6 +57,6 @@ def _installed(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    packages = direct("som_lite", ("book", "offline", "cluster", "dev"))
+    packages = direct("som_lite", ("book", "offline", "tensorboard", "cluster", "dev"))
     packages = with_theirs(packages) if "--all" in sys.argv else packages
     print("\n".join([HEAD, *(f"| {name} | {licence(name)} |" for name in sorted(packages))]))

@@ -13,7 +13,8 @@ from som_lite.rl.agents.common import require
 # What may change when a run is continued, because it changes no row that is already written...
 FREE = ("steps", "checkpoint_every", "device", "threads")
 # ... and what is the reader's own affair, and not recorded at all.
-UNRECORDED = ("out", "progress", "restart")
+UNRECORDED = ("out", "progress", "restart", "log")
+LOGS = ("csv", "tensorboard")
 MOST_THREADS = 1024
 
 
@@ -35,6 +36,7 @@ class TrainConfig:
     checkpoint_every: int = 50_000  # steps between checkpoints; Ctrl-C always writes one
     out: str = ""  # run folder; empty means runs/<agent>/<env>/seed<seed>
     progress: bool = True  # show a progress bar on stderr
+    log: str = "csv"  # csv, or tensorboard: both, with the policy's actions
     restart: bool = False  # throw away what the run folder holds and begin anew
     config: AgentConfig | None = None  # settings of the agent; None: its defaults
 
@@ -51,6 +53,7 @@ class TrainConfig:
         require(self.start_steps < self.steps, "start_steps", self.start_steps, below)
         device = re.fullmatch(r"cpu|cuda(:\d+)?|mps", self.device)
         require(bool(device), "device", self.device, "cpu, cuda, cuda:N or mps")
+        require(self.log in LOGS, "log", self.log, f"one of {', '.join(LOGS)}")
         kind = AGENTS[self.agent][0]
         if self.config is None:
             object.__setattr__(self, "config", kind())

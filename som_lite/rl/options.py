@@ -64,6 +64,8 @@ WORDS = {
     "folder": "out",
     "overwrite": "restart",
     "force": "restart",
+    "logger": "log",
+    "tensorboard": "log",
     "quiet": "no-progress",
     "silent": "no-progress",
 }
@@ -103,7 +105,7 @@ def _near(option: str, options: list[str]) -> list[str]:
 GROUPS = {
     "what is learnt": ("env", "agent", "steps", "seed"),
     "how it is learnt": ("start_steps", "utd", "capacity"),
-    "what is written": ("out", "restart", "eval_every", "eval_episodes", "checkpoint_every"),
+    "what is written": ("out", "restart", "eval_every", "eval_episodes", "checkpoint_every", "log"),
     "on this machine": ("device", "threads", "progress"),
 }
 

@@ -5,6 +5,7 @@ curve.csv                 one row per evaluation
 policy.safetensors        the networks that `act` needs
 policy_best.safetensors   the same as they were in the row with the highest return
 checkpoint/               the exact state of training; not part of a recorded run
+tensorboard/              the curve once more, where --log tensorboard asked for it
 """
 
 import csv
@@ -36,6 +37,7 @@ from som_lite.rl.provenance import commit, describe
 
 Row = dict[str, int | float]  # of the learning curve
 CURVE, POLICY, BEST = "curve.csv", "policy.safetensors", "policy_best.safetensors"
+BOARD = "tensorboard"  # folder
 LIMITS = {"config.json": 2**20, CURVE: 2**25, POLICY: 2**28, BEST: 2**28}  # bytes
 BEGUN = {"checkpoint", "config.json.tmp"}  # what a run leaves that was killed as it began
 LARGEST = 100_000  # setting of an agent that is loaded, so that acting cannot fill the memory
@@ -83,6 +85,8 @@ class Run:
             (folder / f"{name}.tmp").unlink(missing_ok=True)  # half written by a killed process
         if config.restart:
             Checkpoints(folder / "checkpoint").clear()
+            if (folder / BOARD).exists():
+                shutil.rmtree(folder / BOARD)
             for name in (CURVE, POLICY, BEST, "config.json"):
                 (folder / name).unlink(missing_ok=True)
         if not (folder / "config.json").exists():

@@ -44,7 +44,8 @@ def grid(
 
 def train_command(config: TrainConfig) -> list[str]:
     """The words of the `som-lite train` that makes one run of a sweep."""
-    return [*config.command().split(), "--out", config.out, "--no-progress"]
+    log = [] if config.log == "csv" else ["--log", config.log]
+    return [*config.command().split(), *log, "--out", config.out, "--no-progress"]
 
 
 def variants(vary: Sequence[Sequence[str]]) -> Iterator[tuple[str, list[str]]]:

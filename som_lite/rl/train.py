@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from som_lite.rl.board import board, check_log
 from som_lite.rl.config import TrainConfig
 from som_lite.rl.device import check_machine
 from som_lite.rl.interrupt import interruptible
@@ -31,6 +32,7 @@ def train(config: TrainConfig, on_row: Callable[[Training], None] | None = None)
     that another process trains in, and as soon as a number is seen that is not finite: the last
     checkpoint and policy stay as they were.
     """
+    check_log(config)
     memory = check_machine(config)
     Run.check(config)  # a mistake must not leave a folder behind
     with locked(config.folder / "checkpoint"), _threads(config.threads):
@@ -41,7 +43,8 @@ def train(config: TrainConfig, on_row: Callable[[Training], None] | None = None)
             training = Training(config, run)
             training.stop = interrupted.is_set
             try:
-                _loop(training, on_row)
+                with board(training) as log:
+                    _loop(training, [call for call in (on_row, log) if call])
             except ValueError as error:
                 where = f"stopped at step {training.step}"
                 raise ValueError(f"{error}; {where}, {_kept(training)}") from error
@@ -52,7 +55,7 @@ def train(config: TrainConfig, on_row: Callable[[Training], None] | None = None)
     return run.folder
 
 
-def _loop(training: Training, on_row: Callable[[Training], None] | None) -> None:
+def _loop(training: Training, calls: list[Callable[[Training], None]]) -> None:
     config = training.config
     bar = tqdm(
         total=config.steps,
@@ -71,8 +74,8 @@ def _loop(training: Training, on_row: Callable[[Training], None] | None) -> None
             bar.update(training.step - bar.n)
             if training.last is not None and training.last is not before:
                 bar.set_postfix_str(f", return {training.last['return_mean']:.1f}")
-                if on_row is not None:
-                    on_row(training)
+                for call in calls:
+                    call(training)
             if training.step >= config.steps or training.stop():
                 break
             move = training.advance

@@ -129,6 +129,12 @@ class Training:
             self.run.save_curve([*self.rows, row])
         self.run.describe(config, self.wall())
 
+    def kept_rows(self) -> list[Row]:
+        """The rows that stay; one between two multiples of eval_every only where the run ends."""
+        if self.last is None or self.last in self.rows or self.step < self.config.steps:
+            return self.rows
+        return [*self.rows, self.last]
+
     def begin_episode(self) -> None:
         """Reset with a seed of the episode's own, so that it can be begun again after a resume."""
         self.obs, _ = self.env.reset(seed=derive(self.config.seed, 2, self.episode))
