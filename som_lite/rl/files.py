@@ -49,10 +49,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Tensors and JSON values in one file, the values under one key: several come unordered."""
+    """Tensors and JSON values in one file, the values under one key: several come unordered.
+
+    Raises OSError where they cannot be written, for which safetensors has an error of its own.
+    """
     tensors = {k: x.detach().cpu().contiguous() for k, x in tensors.items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"json": json.dumps(values)})
+        try:
+            save_file(tensors, temporary, metadata={"json": json.dumps(values)})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
         temporary.chmod(0o644)  # safetensors would keep it from other readers
 
 

@@ -30,7 +30,7 @@ def train(config: TrainConfig, on_row: Callable[[Training], None] | None = None)
 
     Raises ValueError for settings that cannot work here, for a folder that holds something else or
     that another process trains in, and as soon as a number is seen that is not finite: the last
-    checkpoint and policy stay as they were.
+    checkpoint and policy stay as they were. OSError, with the same promise, when the disk is full.
     """
     check_log(config)
     memory = check_machine(config)
@@ -45,9 +45,10 @@ def train(config: TrainConfig, on_row: Callable[[Training], None] | None = None)
             try:
                 with board(training) as log:
                     _loop(training, [call for call in (on_row, log) if call])
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 where = f"stopped at step {training.step}"
-                raise ValueError(f"{error}; {where}, {_kept(training)}") from error
+                kind = ValueError if isinstance(error, ValueError) else OSError
+                raise kind(f"{error}; {where}, {_kept(training)}") from error
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"stopped at once; {_kept(training)}") from None
         if interrupted.is_set():
