@@ -5,6 +5,7 @@
 
 Nothing is executed. A page shows what its notebook stores: the explorers' HTML layers move,
 formulas are MathML, links between chapters lead to pages, and the contents stand beside the text.
+The search field of every page leads to the first one, which holds the text of all.
 Code that only draws (tag `hide-input`) is folded into a `<details>`.
 """
 
@@ -24,6 +25,7 @@ from pygments.formatters import HtmlFormatter
 
 from chapters.make import FOLDED
 from chapters.mathml import in_lines, mathml
+from chapters.search import index, sections
 
 IMAGES = {".svg": "image/svg+xml", ".webp": "image/webp"}
 HERE = Path(__file__).resolve().parent
@@ -31,6 +33,12 @@ BOOK = "From flow matching to one-step policies"
 ABOUT = """
 The book to read in a browser: its code is not running here, its explorers answer all the same. To
 change code and run it, open the notebooks with `make read`.
+
+![Five robots side by side, each in motion on a chequered floor: a flat runner, a hopping leg, two
+legs that walk, a four-legged body, and a figure with arms and legs.](../figures/robots.webp)
+
+*Each action of these five is made of noise by one call of a network, the best of 32 that a batch
+holds. The book leads there from the first velocity field.*
 """
 
 
@@ -136,6 +144,7 @@ def build(out: Path) -> list[Path]:
     page = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined).get_template(
         "page.html"
     )
+    texts = [entry for c in chapters for entry in sections(c.title, f"{c.stem}.html", c.body)]
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for previous, here, following in zip(
@@ -145,6 +154,8 @@ def build(out: Path) -> list[Path]:
             book=BOOK,
             chapters=chapters,
             highlighting=HtmlFormatter(style="default").get_style_defs(".highlight"),
+            sections=index(texts),
+            search=(HERE / "search.js").read_text(encoding="utf-8"),
             title=f"{here.title} · {BOOK}" if here else BOOK,
             here=here,
             body=here.body if here else contents(chapters),

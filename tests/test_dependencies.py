@@ -19,8 +19,8 @@ DIRECT = [
 ]
 
 
-def read_pins():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def read_pins(name="constraints.txt"):
+    lines = (ROOT / name).read_text().splitlines()
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
@@ -41,6 +41,21 @@ def test_direct_dependency_is_pinned_within_its_range(requirement):
     pin = PINS.get(canonicalize_name(requirement.name))
     assert pin, f"{requirement.name} is missing in constraints.txt"
     assert pin in requirement.specifier, f"constraints.txt pins {pin}, pyproject says {requirement}"
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    """Of the package and of what it can do with an extra; the book is tested with one set alone."""
+    extras = PROJECT["optional-dependencies"]
+    ranges = [Requirement(line) for line in
+              (*PROJECT["dependencies"], *extras["offline"], *extras["tensorboard"])]  # fmt: skip
+    lowest = {
+        f"{r.name}=={bound.version}"
+        for r in ranges
+        for bound in r.specifier
+        if bound.operator == ">="
+    }
+    assert len(lowest) == len(ranges)
+    assert set(read_pins("constraints-oldest.txt")) == lowest
 
 
 def test_conda_installs_by_the_same_pins():

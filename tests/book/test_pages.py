@@ -1,6 +1,7 @@
 """The static pages of `make html`: complete, linked, and in need of no network."""
 
 import html.parser
+import json
 import re
 import xml.etree.ElementTree as ET
 from urllib.parse import unquote
@@ -10,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from chapters.mathml import in_lines, mathml
 from chapters.pages import Body, Chapter, build, prose
+from chapters.search import index, sections
 from tests.book.book import CHAPTERS, markdown, read, tags
 
 MB = 1e6
@@ -68,6 +70,30 @@ def test_links_lead_somewhere(pages):
             there = pages.get(target or name)
             assert there, f"{name} links to {link['href']}"
             assert not anchor or unquote(anchor) in map(unquote, there.ids), link["href"]
+
+
+def test_every_section_can_be_searched(pages):
+    stored = re.search(r'<script type="application/json" id="sections">(.*?)</script>',
+                       pages["index.html"].text, re.DOTALL)[1]  # fmt: skip
+    found = json.loads(stored)
+    for address, _, heading, text in found:
+        name, _, anchor = address.partition("#")
+        assert not anchor or anchor in pages[name].ids, address
+        assert len(text) > 20 or heading, address
+    for name, page in pages.items():
+        headings = page.counts.get("h2", 0) if name != "index.html" else 0
+        assert sum(entry[0].startswith(f"{name}#") for entry in found) == headings, name
+    words = " ".join(text for *_, text in found).lower()
+    assert all(word in words for word in ("continuity equation", "replay buffer", "temperature"))
+
+
+def test_text_is_plain_and_scripts_stay_closed():
+    body = """<p>Open</p><h2 id="a">Head &amp; <em>foot</em><a class="anchor-link">¶</a></h2>
+    <p>x &lt; y <math><mi>q</mi></math></p><pre>z = 1</pre><script>bad()</script>"""
+    first, second = sections("T", "t.html", body)
+    assert first == ["t.html", "T", "", "Open"]
+    assert second == ["t.html#a", "T", "Head & foot", "x < y"]
+    assert "</script" not in index([["a", "b", "c", "</script>"]])
 
 
 def test_previous_and_next_run_through_the_book(pages):

@@ -84,6 +84,30 @@ def test_a_reader_walks_through_the_book(offline, pages):
     assert offline.url == pages["index"].as_uri()
 
 
+def test_the_search_field_leads_to_a_section(offline, pages):
+    """From the page of a chapter, without network; every word must occur, in any order."""
+    offline.goto(pages[STEMS[3]].as_uri())
+    field = offline.get_by_role("searchbox", name="Search the book")
+    field.fill("EQUATION continuity")
+    field.press("Enter")
+    hits = offline.locator("#found li")
+    assert hits.count() >= 1
+    assert "continuity equation" in hits.first.inner_text().lower()
+    link = hits.first.get_by_role("link")
+    target = link.get_attribute("href")
+    link.click()
+    assert offline.url.endswith(target)
+    offline.goto(pages["index"].as_uri() + "?q=<b>zebra")
+    assert offline.locator("#found").inner_text() == "Nothing on “<b>zebra”"
+
+
+def test_the_first_page_moves(offline, pages):
+    offline.goto(pages["index"].as_uri())
+    film = offline.get_by_role("img", name="Five robots side by side")
+    assert film.get_attribute("src").startswith("data:image/webp")
+    assert film.evaluate("image => image.complete && image.naturalWidth") > 400
+
+
 def test_formulas_have_a_height(offline, pages):
     """MathML that the browser does not draw would be a line of letters."""
     offline.goto(pages[STEMS[-1]].as_uri())

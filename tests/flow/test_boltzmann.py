@@ -14,6 +14,14 @@ ALPHA = 0.1
 PATHS = [Linear(), VP(), VE()]
 
 
+def test_four_bumps_are_equal_hills_towards_the_corners():
+    """At each centre the other three, at least 1.2 away, add less than e^-32."""
+    corners = 0.6 * torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    torch.testing.assert_close(four_bumps()(corners), torch.ones(4))
+    beside = four_bumps()(corners + torch.tensor([0.15, 0.0]))  # one width away
+    torch.testing.assert_close(beside, torch.full((4,), math.exp(-0.5)))
+
+
 @pytest.fixture
 def mixture():
     """A narrow mixture that leaves 1e-7 of its mass outside the square."""

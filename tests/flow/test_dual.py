@@ -47,6 +47,8 @@ def test_loss_and_gradient_are_those_of_the_jvp(case):
         gradients.append(torch.autograd.grad(losses[-1], list(net.parameters())))
     few = 200 * torch.finfo(rows[0].dtype).eps
     torch.testing.assert_close(losses[0], losses[1], rtol=few, atol=0)
+    deep = dual_meanflow_loss(net, *(x[None] for x in rows))  # one more axis, the same rows
+    torch.testing.assert_close(deep, losses[1], rtol=few, atol=0)
     for jvp, dual in zip(*gradients, strict=True):
         torch.testing.assert_close(jvp, dual, rtol=few, atol=few * float(jvp.abs().max()))
 

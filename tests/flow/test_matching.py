@@ -55,6 +55,8 @@ def test_gradient_reaches_every_weight_and_shapes_follow_the_point():
     a0, eps = torch.randn(2, 5, 3, generator=g)
     t = torch.rand(5, 1, generator=g)
     assert net(a0, t).shape == (5, 3)
+    deep = net(torch.stack([a0, eps]), torch.stack([t, t]))  # more axes: every row for itself
+    torch.testing.assert_close(deep, torch.stack([net(a0, t), net(eps, t)]))
     flow_matching_loss(net, a0, eps, t, Linear()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 

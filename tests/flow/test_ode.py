@@ -50,6 +50,7 @@ def test_single_steps_by_hand():
     # k1 = 1, k2 = 1.25 + .25, k3 = 1.375 + .25, k4 = 1.8125 + .5
     want = 1 + 0.5 / 6 * (1 + 2 * 1.5 + 2 * 1.625 + 2.3125)
     assert rk4_step(field, a, t, dt).item() == pytest.approx(want, abs=1e-15)
+    assert solve(field, a, 0.0, 0.5, 1, rk4_step).item() == pytest.approx(want, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ORDERS)

@@ -81,6 +81,23 @@ def test_interval_rows_hold_the_average_velocity_of_the_field(gaussian, generato
     assert float((u - wanted).square().mean().sqrt()) < 0.05
 
 
+def test_intervals_start_anywhere_and_have_any_length(generator):
+    """A start of 4, then one of the ends that are left: 1 / 4 of the rows for each start, 1 / 16
+    for the longest, and (1/4 + 1/3 + 1/2 + 1) / 4 for one step."""
+    zero = lambda a, r, t: torch.zeros_like(a)  # noqa: E731
+    _, r, t, _ = interval_rows(zero, torch.zeros(1, 1), 4, 2001, generator)
+    times = torch.unique(torch.cat([r[1:], t[1:]]))
+    first, last = (torch.searchsorted(times, x[1:].flatten().contiguous()) for x in (r, t))
+    assert len(times) == 5
+    assert (torch.bincount(last)[1:] / 2000).tolist() == pytest.approx([0.25] * 4, abs=0.039)
+    lengths = torch.bincount(last - first)[1:] / 2000
+    # four standard errors of 2000 rows: .045, and .022 for the rarest
+    assert lengths[[0, 3]].tolist() == [
+        pytest.approx(0.5208, abs=0.045),
+        pytest.approx(1 / 16, abs=0.022),
+    ]
+
+
 def test_falling_times_run_from_noise_to_data(generator):
     times = falling_times(8, generator)
     assert times[0] == 1 and times[-1] == 0 and len(times) == 9
