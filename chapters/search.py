@@ -12,8 +12,8 @@ SECTION = re.compile(r'(?=<h2 id=")')
 
 def plain(body: str) -> str:
     """HTML without its tags, formulas, code, pictures and scripts."""
-    text = re.sub(r"<[^>]*>", " ", SILENT.sub(" ", body))
-    return " ".join(html.unescape(text).replace("¶", " ").split())
+    text = html.unescape(re.sub(r"<[^>]*>", " ", SILENT.sub(" ", body)))
+    return " ".join(re.sub(r"¶|(In|Out)\s*\[\d*\]:", " ", text).split())
 
 
 def sections(title: str, page: str, body: str) -> Iterator[list[str]]:

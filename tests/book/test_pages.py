@@ -89,7 +89,7 @@ def test_every_section_can_be_searched(pages):
 
 def test_text_is_plain_and_scripts_stay_closed():
     body = """<p>Open</p><h2 id="a">Head &amp; <em>foot</em><a class="anchor-link">¶</a></h2>
-    <p>x &lt; y <math><mi>q</mi></math></p><pre>z = 1</pre><script>bad()</script>"""
+    <p>x &lt; y <math><mi>q</mi></math></p>In&nbsp;[4]:<pre>z = 1</pre><script>bad()</script>"""
     first, second = sections("T", "t.html", body)
     assert first == ["t.html", "T", "", "Open"]
     assert second == ["t.html#a", "T", "Head & foot", "x < y"]
