@@ -1,5 +1,6 @@
 """The one-step sampler: its parts against closed forms, the whole against quadrature."""
 
+import copy
 import math
 
 import pytest
@@ -15,7 +16,13 @@ from som_lite.flow.intervals import (
 )
 from som_lite.flow.nets import SkipVelocityNet
 from som_lite.flow.paths import Linear
-from som_lite.flow.sampler import diagnose, falling_temperature, instant_rows, missed_mass
+from som_lite.flow.sampler import (
+    diagnose,
+    falling_temperature,
+    instant_rows,
+    magnify_inputs,
+    missed_mass,
+)
 from som_lite.flow.scores import posterior_mean_estimate, shared_posterior_mean_estimate
 
 PATH = Linear()
@@ -163,6 +170,29 @@ def test_instant_rows_hold_the_velocity_of_the_boltzmann_density(generator):
     error = m - exact.posterior_mean(a[late], t[late], PATH)
     assert float(error.square().sum(-1).mean().sqrt()) < 0.08  # 384 proposals, spread .8
     assert float(error.mean(0).abs().max()) < 0.02
+
+
+def test_sharpened_rows_lean_less_on_what_was_proposed(generator):
+    own = torch.full((16_000, 16, 1), -0.5)
+    exact = 1 / math.tanh(2) - 0.5  # of exp(2 a); at t > .9 the posterior's mean is near it
+
+    def lean(sharpen):
+        a, _, t, v = instant_rows(slope, 0.5, own, 4, 2, generator, 1.0, sharpen)
+        late = t > 0.9
+        return abs(float((a - t * v)[late].mean()) - exact)
+
+    # .11 against .07, from 24 proposals; standard errors .005
+    assert lean(sharpen=True) < 0.8 * lean(sharpen=False)
+
+
+def test_magnified_inputs_change_the_first_layer_alone():
+    net = SkipVelocityNet(2)
+    fine = copy.deepcopy(net)
+    magnify_inputs(fine.mlp, 3.0)
+    weight, bias, *others = zip(fine.parameters(), net.parameters(), strict=True)
+    for new, old in (weight, bias):
+        torch.testing.assert_close(new, 3 * old)
+    assert all(torch.equal(new, old) for new, old in others)
 
 
 def test_instant_rows_of_a_state_come_from_that_states_q(generator):
