@@ -82,7 +82,8 @@ def normals(c: Tensor, std: float, log_weights: Tensor) -> Target:
     def sample(n: int, generator: torch.Generator) -> Tensor:
         k = torch.multinomial(component, n, replacement=True, generator=generator)
         u = torch.rand(n, dim, generator=generator)
-        return c[k] + std * torch.special.ndtri(low[k] + u * (high - low)[k])
+        x = c[k] + std * torch.special.ndtri(low[k] + u * (high - low)[k])
+        return x.clamp(-1, 1)  # float32 rounds a quantile near 1 to 1
 
     x = sample(400_000, torch.Generator().manual_seed(1))
     return Target(dim, q, mode, sample, float(q(x).mean()), mode_masses(mode(x), len(c)))
