@@ -34,6 +34,7 @@ from som_lite.flow.scores import (
 )
 
 WIDTHS = (0.05, 0.15, 0.3)  # blurs of the model's samples: narrow modes, few and many dimensions
+SHARING = 32  # rows that share their proposals: the more, the smaller the bias of each
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,9 @@ def fit_one_step_sampler(
     alpha: float,
     seed: int = 0,
     *,
-    updates: int = 3600,
+    updates: int = 3200,
     batch: int = 256,
-    K: int = 16,
+    K: int = 8,
     lines: int = 128,
     steps: int = 8,
     pairs: int = 4,
@@ -213,7 +214,7 @@ def fit_one_step_sampler(
     optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     start = spread_over_box(q, dim, generator)
-    group = math.gcd(batch, 16)  # rows that share their proposals
+    group = math.gcd(batch, SHARING)
     states = batch // group
     for update in range(updates):
         with torch.no_grad():
