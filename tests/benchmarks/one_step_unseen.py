@@ -1,4 +1,4 @@
-"""The one-step sampler on targets that no setting was chosen for, before and after a change of it.
+"""The one-step sampler on targets of its own, before and after a change of it.
 
     python tests/benchmarks/one_step_unseen.py [--target "moons" ...] [--seeds 1] [--updates N]
         [--settings before now]
