@@ -176,7 +176,7 @@ def fit_one_step_sampler(
     alpha: float,
     seed: int = 0,
     *,
-    updates: int = 3200,
+    updates: int = 4000,
     batch: int = 256,
     K: int = 8,
     lines: int = 128,
