@@ -669,14 +669,14 @@ print(f"error of m: yours {rows_error(mine):.4f}, the package's {rows_error(thei
 #
 # Near $t=1$ box proposals spread over the whole square. In two dimensions 64 of them hit every hill; in six they hardly ever
 # do. But the model, once it has begun to learn, knows where the hills are. So some proposals are the model's own samples,
-# each blurred a little. And 16 noised points share their proposals. Each $z$ then comes from a mixture, of the box density
+# each blurred a little. And noised points share their proposals, 32 at a time. Each $z$ then comes from a mixture, of the box density
 # $h_j$ of the $j$-th point, $K$ draws each, and the density $h_{\text{own}}$ of $C$ blurred samples. Its weight is target
 # over mixture, the *balance heuristic*:
 #
 # $$w(z)\;\propto\;\frac{e^{Q(z)/\alpha}\;\mathcal N\big(a;\,(1-t)\,z,\,t^2I\big)}
 # {\sum_jK\,h_j(z)+C\,h_{\text{own}}(z)} .$$
 #
-# Here it is as installed, the rows with $r=t$ that the package makes of it, and the three helpers that it calls.
+# Here it is as installed, the rows with $r=t$ that the package makes of it, and the helpers it calls.
 
 # %%
 listing(
@@ -694,10 +694,16 @@ listing(
     {
         "a0 = torch.where": "Mostly own samples, a quarter uniform points.",
         "t = ((torch.arange(M": "Times are squares of an *even* spread: one in each of $M$ slots.",
-        "m = pool_mean": "The posterior means of all rows, from shared proposals.",
+        "m = pool_mean": "The posterior means of all rows, from shared proposals. With few proposals a mean leans "
+        "towards where they are; the sampler asks for weights that take the first order of this out, `sharpened`.",
     },
 )
-for helper in (scores._blur, scores._log_kernel_density, scores._log_box_integral):
+for helper in (
+    scores._blur,
+    scores._log_kernel_density,
+    scores._log_box_integral,
+    scores.sharpened,
+):
     listing(helper, {})
 
 # %% [markdown]
@@ -765,6 +771,8 @@ def squared_error(u, rows):
 listing(
     package.fit_one_step_sampler,
     {
+        "magnify_inputs(net.mlp": "A fresh network learns smooth functions first. A first layer three times larger "
+        "gives it finer features from the start, for narrow hills.",
         "own = sample(in_box(slow), torch.randn(batch": "Own samples, in one step of the slow copy.",
         "now = ": "The temperature, on its way down.",
         "instant = ": "The truth, from $Q$.",
@@ -784,7 +792,7 @@ listing(
 # Its defaults train for 4000 updates. Here we train for a fifth of that, with half the batch.
 
 # %%
-short = {"batch": 128, "lines": 64, "learning_rate": 8e-3, "memory": 0.98}
+short = {"batch": 128, "lines": 64, "memory": 0.98}
 sampler = package.fit_one_step_sampler(q, 2, alpha, updates=800, **short)
 results["flow lines"] = judge(in_box(sampler.net))
 off, share, far = results["flow lines"].T
@@ -969,17 +977,17 @@ fig.legend(
 show(
     fig,
     "Distances to exact samples on the four bumps, for one step and twenty, one row a change, each with its spread over "
-    "three seeds and a vertical line at the floor. The identity of the live network lies nearer to the floor than flow "
-    "lines do.",
+    "three seeds and a vertical line at the floor. In one step the identity lies a little nearer to the floor than flow "
+    "lines, in twenty farther from it.",
 )
 
 # %% [markdown]
-# **What you should see.** A short training, 600 updates, on four narrow bumps: and here *the identity wins*. Its one step
-# comes to 0.075 with the live network's derivative, flow lines to 0.114, the floor being 0.058; the seeds do not overlap.
-# So step 3 is a warning and no verdict: at this temperature the heavy tail does not decide. What the identity has for
-# itself is that $\hat v$ enters *every* one of its targets, also those over intervals (for which it asks $Q$ three times as
-# often). Flow lines know of $Q$ only what the network has learnt at $r=t$, and a half-trained velocity draws half-right
-# lines. Their twenty steps are hardly better than their one, 0.110: it is the velocity that is late, not the map.
+# **What you should see.** A short training, 600 updates, on four narrow bumps. In one step the identity of the live network
+# is a little nearer, 0.065 against 0.072, and its $E[Q]$ is 7 % off instead of 20 %, though the seeds overlap; in twenty steps
+# flow lines reach the floor, 0.057 against 0.075. So step 3 is a warning and no verdict. What the identity has for itself is
+# that $\hat v$ enters *every* one of its targets, also those over intervals (for which it asks $Q$ three times as often).
+# Flow lines know of $Q$ only what the network has learnt at $r=t$, and a map that copies them comes later than they do.
+# The first layer matters most: at its usual size, 0.094.
 #
 # What flow lines have for themselves: no derivative, and a target in the box. On the wide hills above their one step is
 # within a hundredth of that of the identity. Choose by *your* number of updates and by what a call of $Q$ costs, and judge
@@ -1002,10 +1010,10 @@ for name, rows in runs.items():
     off, one_far, many_far = np.mean(rows, 0)
     print(f"{name:<14}{off:20.1f} % {one_far:31.1f} {many_far:10.1f}")
 worst = max(np.mean(rows, 0)[1] for rows in runs.values())
-check("one step, the worst target's distance in floors", worst, below=4)
+check("one step, the worst target's distance in floors", worst, below=2)
 
 # %% [markdown]
-# One target is close to its floor; the worst is three floors away and more, although its $E[Q]$ is right to 1 %.
+# On four targets in the plane one step ends within 1.3 floors; in six dimensions it is farther, and too blurred.
 #
 # ### Does it find every hill?
 #

@@ -61,8 +61,9 @@ def noised_rows(target: Target, live: Live, u, eps, pairs: int, generator) -> Ro
     """Points at one time with their velocity from q, at the temperature of the update."""
     n = len(eps) * pairs
     own = sample(u, torch.randn(n, eps.shape[1], generator=generator)).clamp(-1, 1)
-    own = own[torch.randint(n, (n // 16, 64), generator=generator)]
-    return instant_rows(target.q, live.alpha, own, 16, 4, generator)
+    group = sampler.SHARING
+    own = own[torch.randint(n, (n // group, 4 * group), generator=generator)]
+    return instant_rows(target.q, live.alpha, own, group, 4, generator, sharpen=True)
 
 
 def identity_rows(target: Target, live: Live, of_live: bool):
@@ -132,7 +133,10 @@ CHANGES = {
     "no slow copy": Change({"memory": 0.0}),
     "means averaged, not velocities": swap(f"{INTERVALS}.heun_step", mean_heun),
     "(r, t) = (0, 1) only by chance": Change(parts={f"{SAMPLER}.interval_rows": without_whole}),
-    "interval_weight 1": Change({"interval_weight": 1.0}),
+    "a first layer of usual size": Change({"gain": 1.0}),
+    "plain weights": swap(f"{SAMPLER}.sharpened", lambda w: w),
+    "16 rows share proposals": swap(f"{SAMPLER}.SHARING", 16),
+    "interval_weight 2": Change({"interval_weight": 2.0}),
     "interval_weight 4": Change({"interval_weight": 4.0}),
     "Adam's betas (.9, .999)": swap(
         "torch.optim.Adam", lambda p, lr, betas, fused: ADAM(p, lr, fused=fused)
