@@ -1043,6 +1043,26 @@ class Counted:
         return true_u(a, r, t)
 
 
+def gaussian_velocity(a, t, b, Sigma):
+    """The velocity of a Gaussian with mean b and covariance Sigma, for exercise 2."""
+    identity, late, early = torch.eye(2, dtype=torch.float64), t[..., None], 1 - t[..., None]
+    V, rate = early**2 * Sigma + late**2 * identity, 2 * late * identity - 2 * early * Sigma
+    return -b + 0.5 * (rate @ torch.linalg.solve(V, (a - (1 - t) * b)[..., None]))[..., 0]
+
+
+class NoRate(torch.autograd.Function):
+    """SiLU without a rule for its derivative."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return nn.functional.silu(z)
+
+
+class Sealed(nn.SiLU):
+    def forward(self, input):
+        return NoRate.apply(input)
+
+
 # %% [markdown]
 # ### 2. The average velocity of a Gaussian · ●●○ · 20 min
 #
@@ -1063,15 +1083,8 @@ def gaussian_u(a, r, t, b, Sigma):
 
 b = torch.tensor([0.7, -0.3], dtype=torch.float64)
 Sigma = torch.tensor([[0.50, 0.35], [0.35, 0.30]], dtype=torch.float64)
-
-
-def gaussian_velocity(a, t):
-    identity, late, early = torch.eye(2, dtype=torch.float64), t[..., None], 1 - t[..., None]
-    V, rate = early**2 * Sigma + late**2 * identity, 2 * late * identity - 2 * early * Sigma
-    return -b + 0.5 * (rate @ torch.linalg.solve(V, (a - (1 - t) * b)[..., None]))[..., 0]
-
-
-by_solver = average_velocity(gaussian_velocity, a, r, t)
+exact = partial(gaussian_velocity, b=b, Sigma=Sigma)
+by_solver = average_velocity(exact, a, r, t)
 difference = largest(gaussian_u(a, r, t, b, Sigma) - by_solver)
 check("exercise 2: formula against solver", difference, below=1e-5)
 
@@ -1214,19 +1227,6 @@ check("exercise 4: mean residual of small_u", of_small_u, above=0.0472, below=0.
 # %% tags=["exercise", "raises-exception"]
 def mlp_jvp(mlp, z, dz):
     raise NotImplementedError("your turn")
-
-
-class NoRate(torch.autograd.Function):
-    """SiLU without a rule for its derivative."""
-
-    @staticmethod
-    def forward(ctx, z):
-        return nn.functional.silu(z)
-
-
-class Sealed(nn.SiLU):
-    def forward(self, input):
-        return NoRate.apply(input)
 
 
 sealed = nn.Sequential(*(Sealed() if isinstance(one, nn.SiLU) else one for one in net.mlp))

@@ -85,7 +85,7 @@ def gaussian_u(a, r, t, b, Sigma):
 
 # %% 2 | wrong | the instantaneous velocity
 def gaussian_u(a, r, t, b, Sigma):
-    return gaussian_velocity(a, t)
+    return gaussian_velocity(a, t, b, Sigma)
 
 
 # %% 2 | wrong | the mean does not move
