@@ -333,12 +333,6 @@ def mlp_jvp(mlp, z, dz):
     return torch.func.jvp(mlp, (z,), (dz,))
 
 
-# %% 5 | wrong | asks torch for it, by two gradients
-def mlp_jvp(mlp, z, dz):
-    with torch.enable_grad():
-        return torch.autograd.functional.jvp(mlp, (z,), (dz,))
-
-
 # %% 5 | right | with the functions of torch
 def mlp_jvp(mlp, z, dz):
     for layer in mlp:
