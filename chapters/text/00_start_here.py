@@ -960,7 +960,8 @@ check("exercise 4: share of goal 2", kept[2], above=0.45)
 # %% [markdown]
 # ### 5. The critic's favourite · ●●○ · 10 min
 #
-# Write the choice of the best candidate yourself. `agent.critic.min(observations, actions)` grades actions; it takes observations
+# Write the choice of the best candidate yourself. `agent.critic.min(observations, actions)` grades actions (the lower
+# grade of two networks; chapter 07 says why); it takes observations
 # $(n,2)$ and actions $(n,2)$ and returns grades $(n)$. Given *one* observation of shape $(2)$ and candidates of shape $(n,2)$,
 # return the best candidate, of shape $(2)$. The check compares with the package.
 
@@ -970,7 +971,8 @@ def favourite(observation, candidates):
     raise NotImplementedError
 
 
-for seed, place in enumerate([(0.0, 0.0), (0.5, 0.0), (0.0, -0.7)]):
+# With these candidates the two networks of the critic disagree about the best one.
+for seed, place in enumerate([(0.0, 0.0), (0.5, 0.0), (0.0, -0.7)], start=7):
     place = torch.tensor(place)
     drawn = 2 * torch.rand(32, 2, generator=torch.Generator().manual_seed(seed)) - 1
     expected = best_of_n(agent.critic, place[None], drawn[None])[0]

@@ -205,6 +205,12 @@ def favourite(observation, candidates):
     return candidates[grades.argmax()]
 
 
+# %% 5 | wrong | the mean of the two critics
+def favourite(observation, candidates):
+    grades = agent.critic(observation.expand(len(candidates), -1), candidates).mean(0)
+    return candidates[grades.argmax()]
+
+
 # %% 5 | right | repeated rows and a sort
 def favourite(observation, candidates):
     grades = agent.critic.min(observation[None].repeat(len(candidates), 1), candidates)
