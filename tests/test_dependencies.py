@@ -45,9 +45,8 @@ def test_direct_dependency_is_pinned_within_its_range(requirement):
 
 def test_the_oldest_versions_are_the_lower_bounds():
     """Of the package and of what it can do with an extra; the book is tested with one set alone."""
-    extras = PROJECT["optional-dependencies"]
-    ranges = [Requirement(line) for line in
-              (*PROJECT["dependencies"], *extras["offline"], *extras["tensorboard"])]  # fmt: skip
+    lines = (*PROJECT["dependencies"], *EXTRAS["offline"], *EXTRAS["tensorboard"])
+    ranges = [Requirement(line) for line in lines]
     lowest = {
         f"{r.name}=={bound.version}"
         for r in ranges
